@@ -1,0 +1,1 @@
+"""One package per capability: pure logic and a thin agent."""

@@ -1,0 +1,23 @@
+"""Headrace: the Faust application (``faust -A app worker``).
+
+Importing the package builds nothing; the application is built when ``app.app`` is first
+asked for, so that ``app.engine`` and ``app.models`` stay importable on their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import faust
+
+__all__ = ["app"]
+
+
+def __getattr__(name: str) -> faust.App:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from app.main import build  # noqa: PLC0415 - see the module's docstring
+
+    built = globals()["app"] = build()
+    return built

@@ -1,0 +1,1 @@
+"""Exact micro-batches under Faust: epochs, state, recovery. Knows nothing of logs."""

@@ -1,0 +1,51 @@
+"""Envelope of re-keyed partials: what the local stage sends to the global stage.
+
+One Kafka record carries the partials of one epoch for one destination partition (split
+at :data:`CHUNK_BYTES_MAX`), the source partition they come from and the marks of its
+lanes, so that a global window knows how far each lane that fed it has come.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+CHUNK_BYTES_MAX = 256 * 1024
+
+
+class LaneMark(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How far a lane has come; ``idle`` lanes (or retired ones) hold no window open."""
+
+    seen_ms: int
+    watermark_ms: int
+    idle: bool
+
+    def merged(self, other: LaneMark) -> LaneMark:
+        """The later of two marks of one lane (commutative: a plain maximum)."""
+        return max(self, other, key=lambda m: (m.seen_ms, m.watermark_ms, m.idle))
+
+
+class Chunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """``source``: source partition; ``lanes``: lane id -> mark; ``partials``: encoded partials."""
+
+    source: int
+    lanes: dict[str, LaneMark]
+    partials: list[bytes]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Chunk)
+
+
+def encode_chunk(chunk: Chunk) -> bytes:
+    """Bytes of a chunk."""
+    return _encoder.encode(chunk)
+
+
+def decode_chunk(raw: bytes) -> Chunk:
+    """Inverse of :func:`encode_chunk`; raises :class:`msgspec.MsgspecError` on anything else."""
+    return _decoder.decode(raw)
+
+
+def lane_key(source: int, lane: str) -> str:
+    """Name of a lane across source partitions."""
+    return f"{source}/{lane}"

@@ -1,0 +1,164 @@
+"""What a step answers: everything a batch changes, as data.
+
+A step is a pure function ``step(batch, view, now_ms) -> Effects``. The engine applies
+the effects in the same turn of the event loop in which it takes the batch as done, so
+state, outputs and offsets can never disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from app.engine.batch import Headers, RecordBatch
+from app.engine.lanes import Lanes
+
+S = TypeVar("S")
+
+
+class Aggregate(Protocol[S]):
+    """A commutative monoid with a stable encoding: the only kind of state the engine keeps.
+
+    ``merge`` must be associative and commutative and must not change its arguments.
+    ``decode(encode(s)) == s``.
+    """
+
+    def merge(self, left: S, right: S) -> S:
+        """Both, combined."""
+        ...
+
+    def encode(self, state: S) -> bytes:
+        """Bytes for RocksDB and the changelog."""
+        ...
+
+    def decode(self, raw: bytes) -> S:
+        """Inverse of :meth:`encode`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """A table of the engine: RocksDB column family plus its share of the changelog.
+
+    ``identity`` must change whenever the meaning of stored bytes does: it is part of
+    every changelog key, so old state is never read with a new meaning.
+    """
+
+    name: str
+    identity: str
+    aggregate: Aggregate[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Repartition:
+    """Re-keying by partial aggregates: the local stage's only output to the global stage.
+
+    Partials of an epoch are merged per map key first, then packed into few records per
+    destination partition. ``route`` gives the Kafka key whose hash picks the partition;
+    ``encode``/``decode`` turn one ``(map key, partial)`` into bytes and back.
+    """
+
+    topic: str
+    route: Callable[[Any], bytes]
+    merge: Callable[[Any, Any], Any]
+    encode: Callable[[Any, Any], bytes]
+    decode: Callable[[bytes], tuple[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One record to produce inside the epoch. ``partition`` None: murmur2 of the key."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    partition: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that cannot be processed: it goes, as it was read, to the dead letters.
+
+    ``index`` is the record's place in the batch, ``field`` the offending field or "".
+    ``kind`` is VALIDATION, PROCESSING or UNKNOWN.
+    """
+
+    index: int
+    reason: str
+    field: str = ""
+    kind: str = "VALIDATION"
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A record that came after its window's end plus grace: kept, explained, not counted."""
+
+    index: int
+    table: str
+    lateness_ms: int
+
+
+class TableView(Protocol):
+    """Read your writes: every earlier batch of the partition is visible."""
+
+    def get(self, key: bytes) -> Any | None:
+        """State of the key, or None. Must not be changed in place."""
+        ...
+
+    def scan(self, prefix: bytes, limit: int) -> Iterable[tuple[bytes, Any]]:
+        """Committed rows whose key starts with prefix, in key order, at most ``limit``."""
+        ...
+
+
+class View(Protocol):
+    """What a step may read: the tables of its partition and the partition's lanes."""
+
+    @property
+    def lanes(self) -> Lanes:
+        """Watermarks of this source partition, one per lane."""
+        ...
+
+    def table(self, name: str) -> TableView:
+        """A table of the agent's group, by its catalogue name."""
+        ...
+
+
+@dataclass(slots=True)
+class Effects:
+    """The answer of a step; empty by default.
+
+    Every record of the batch must end in exactly one of ``applied``, ``rejects``,
+    ``late`` or ``duplicates`` (the engine checks that they add up when
+    ``applied`` is given by the topic's first step).
+    """
+
+    updates: dict[str, dict[bytes, Any]] = field(default_factory=dict)
+    """table -> key -> partial to merge into the stored state"""
+    deletes: dict[str, list[bytes]] = field(default_factory=dict)
+    """table -> keys to remove (a tombstone in the changelog)"""
+    partials: list[tuple[Repartition, Mapping[Any, Any]]] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    late: list[Late] = field(default_factory=list)
+    lanes: Lanes | None = None
+    """the partition's lanes after this batch, when they moved"""
+    applied: int = 0
+    duplicates: int = 0
+
+
+class Step(Protocol):
+    """A pure, synchronous consumer of one topic's batches."""
+
+    def __call__(self, batch: RecordBatch, view: View, now_ms: int) -> Effects:
+        """Decide what the batch changes. No I/O, no clock, no logging."""
+        ...
+
+
+class Tick(Protocol):
+    """Wall-clock work of a partition, once a second, inside an epoch (retention, idle lanes)."""
+
+    def __call__(self, partition: int, view: View, now_ms: int) -> Effects:
+        """Decide what the passing of time changes."""
+        ...

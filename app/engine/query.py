@@ -1,0 +1,79 @@
+"""What the web may ask of the engine: the committed view and who owns what.
+
+Queries read committed state only, so an answer never shows what a transaction may
+still undo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class NotReadyError(Exception):
+    """The partition is being restored on this worker: answer 503 with Retry-After."""
+
+
+class NotOwnedError(Exception):
+    """This worker does not own the partition: ask its owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Where a partition lives. ``url`` is None while the group is rebalancing."""
+
+    partition: int
+    url: str | None
+    local: bool
+
+
+class CommittedTable(Protocol):
+    """Committed rows of one table in one partition."""
+
+    def get(self, key: bytes) -> Any | None:
+        """State of the key, or None."""
+        ...
+
+    def range(
+        self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
+    ) -> Iterator[tuple[bytes, Any]]:
+        """Rows with ``lo <= key < hi`` in key order (``reverse``: from the end), at most limit."""
+        ...
+
+
+CommitListener = Callable[[int, Mapping[bytes, Any]], None]
+"""Called on the event loop after a commit with (partition, key -> new state; None: deleted)."""
+
+
+class Queries(Protocol):
+    """Interactive queries over the tables of an agent's topic (its table group)."""
+
+    @property
+    def worker(self) -> str:
+        """Name of this worker, for answers."""
+        ...
+
+    def owner(self, topic: str, key: bytes) -> Owner:
+        """Owner of the key's partition (murmur2, as Kafka's default partitioner)."""
+        ...
+
+    def owners(self, topic: str) -> list[Owner]:
+        """Owner of each partition of the topic, by partition."""
+        ...
+
+    def table(self, topic: str, partition: int, name: str) -> CommittedTable:
+        """Committed rows; raises :class:`NotReadyError` or :class:`NotOwnedError`."""
+        ...
+
+    def staleness_ms(self, topic: str, partition: int) -> int:
+        """Age of the committed view: 0 when everything fetched so far is committed."""
+        ...
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether every assigned partition is restored, and if not, what is awaited."""
+        ...
+
+    def on_commit(self, topic: str, table: str, listener: CommitListener) -> None:
+        """Be told of every committed change of a table in the partitions of this worker."""
+        ...

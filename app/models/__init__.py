@@ -1,0 +1,1 @@
+"""Events: the schema, its rules, and their two readers (hot path and HTTP edge)."""

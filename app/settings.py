@@ -1,0 +1,143 @@
+"""Settings: defaults < ``config/headrace.yaml`` < ``HEADRACE_*`` environment.
+
+Built once, frozen, and handed down; nothing else reads the environment. A wrong
+value raises :class:`SettingsError`, whose text names the field, the value and the
+accepted range, one line per wrong field.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+CONFIG_DIR = CHECKOUT / "config"
+
+Guarantee = Literal["exactly_once", "at_least_once"]
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used; the text says which field, and what it accepts."""
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Times end in ``_ms`` or ``_s``, sizes in ``_bytes``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HEADRACE_",
+        frozen=True,
+        extra="forbid",
+        yaml_file=CONFIG_DIR / "headrace.yaml",
+        yaml_file_encoding="utf-8",
+    )
+
+    home: Path = CHECKOUT / ".headrace"
+    """State folder: broker data, worker folders, downloaded jars' index, ports, pids."""
+
+    broker: str | None = None
+    """``kafka://host:port;host:port`` of a real cluster; unset starts the embedded broker."""
+
+    namespace: Annotated[str, Field(pattern=r"^[a-z0-9-]{0,40}$")] = ""
+    """Prefix of every topic and of the consumer group, so that several can share a cluster."""
+
+    partitions: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Partitions of every topic; unset: 4 on the embedded broker, the catalogue's on a cluster."""
+
+    replication: Annotated[int, Field(ge=1, le=7)] | None = None
+    """Replicas of every topic; unset: 1 on the embedded broker, 3 on a cluster."""
+
+    guarantee: Guarantee = "exactly_once"
+    """``at_least_once`` exists for comparison in benchmarks."""
+
+    commit_interval_ms: Annotated[int, Field(ge=5, le=10_000)] = 100
+    """Longest time an epoch stays open once it holds something."""
+
+    session_timeout_ms: Annotated[int, Field(ge=1_000, le=300_000)] = 10_000
+    """How long a silent worker keeps its partitions. Transactions time out sooner."""
+
+    web_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    """Web port; unset: 6066, or the next free one for a further worker on this machine."""
+
+    web_bind: str = "127.0.0.1"
+    """Address the web server listens on. Loopback unless told otherwise."""
+
+    advertised_host: str | None = None
+    """Host name other workers reach this one by; unset: ``web_bind``."""
+
+    state_memory_bytes: Annotated[int, Field(ge=8 << 20, le=64 << 30)] = 64 << 20
+    """RocksDB block cache and write buffers of the whole worker, all partitions together."""
+
+    ingest_rate: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
+    """Events per second one worker's gateway accepts before it answers 429."""
+
+    demo: bool = False
+    """Run the seeded web-shop traffic generator inside the worker."""
+
+    collect: bool = False
+    """Ship this host's CPU, memory and disk readings and the embedded broker's log."""
+
+    @field_validator("broker")
+    @classmethod
+    def _broker_url(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        for part in value.split(";"):
+            url = urlsplit(part if "://" in part else f"kafka://{part}")
+            try:
+                port = url.port
+            except ValueError:
+                port = None
+            if url.scheme != "kafka" or not url.hostname or port is None:
+                raise ValueError("expected kafka://host:port;host:port")
+        return value
+
+    @field_validator("home")
+    @classmethod
+    def _absolute_home(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the worker runs on the broker it starts itself."""
+        return self.broker is None
+
+    @property
+    def group(self) -> str:
+        """Consumer group, which is also the application id."""
+        return self.topic("headrace")
+
+    def topic(self, name: str) -> str:
+        """Physical name of a topic of the catalogue."""
+        return f"{self.namespace}.{name}" if self.namespace else name
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over YAML over defaults; arguments (tests) over all."""
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read and validate the settings, or raise :class:`SettingsError` with every wrong field."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # validated by pydantic
+    except ValidationError as exc:
+        lines = [
+            f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in exc.errors()
+        ]
+        raise SettingsError("configuration is not valid:\n  " + "\n  ".join(lines)) from exc

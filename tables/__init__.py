@@ -1,0 +1,1 @@
+"""Mergeable state types and their specs."""

@@ -1,0 +1,1 @@
+"""HTTP: ingest gateway, query views, live page. Reads tables, never writes them."""
