@@ -69,6 +69,14 @@ decode_event: Final[Callable[[bytes], LogEvent]] = msgspec.json.Decoder(LogEvent
 """Event of its JSON. Raises one of :data:`DECODE_ERRORS` on anything else; ignores unknown
 fields, without looking inside them."""
 
+
+class _StrictEvent(LogEvent, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A LogEvent whose JSON holds nothing else."""
+
+
+decode_canonical: Final[Callable[[bytes], LogEvent]] = msgspec.json.Decoder(_StrictEvent).decode
+"""As :data:`decode_event`, but refuses unknown fields, which may be aliases to be renamed."""
+
 encode_event: Final[Callable[[LogEvent], bytes]] = msgspec.json.Encoder().encode
 """JSON of an event; inverse of :data:`decode_event`."""
 
