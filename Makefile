@@ -55,6 +55,7 @@ bench: setup ## Measure events per CPU second against plain Faust; writes benchm
 
 setup: ## Virtual environment, locked packages, front-end libraries (done by the others)
 	@[ -x $(PY) ] && $(PY) -c '$(SUPPORTED)' 2>/dev/null || { \
+		found=; \
 		for python in $(PYTHONS); do \
 			if "$$python" -c '$(USABLE)' >/dev/null 2>&1; then found=$$python; break; fi; \
 		done; \
@@ -64,6 +65,7 @@ setup: ## Virtual environment, locked packages, front-end libraries (done by the
 	@cmp -s requirements.lock $(VENV)/installed.lock || { \
 		{ command -v cc || command -v gcc || command -v clang; } >/dev/null || { echo '$(NO_COMPILER)' >&2; exit 1; }; \
 		echo "Installing the locked packages (about a minute, once) ..."; \
+		$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null || exit 1; \
 		{ command -v uv >/dev/null && \
 			uv pip install --python $(PY) --require-hashes -r requirements.lock; } || \
 		$(PY) -m pip install --disable-pip-version-check --require-hashes -r requirements.lock || exit 1; \
