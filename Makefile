@@ -81,7 +81,7 @@ lock: setup ## Pin the packages of pyproject.toml anew, with hashes, for Python 
 clean: ## Remove what set-up and the tools made; the state folder stays
 	rm -rf $(VENV) web/page/node_modules dist build benchmarks/results \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find app agents tables web tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Only processes that are still a worker are signalled: a recorded id may belong to another by now.
 define STOP_WORKERS
