@@ -147,8 +147,8 @@ async def test_a_partial_answer_says_that_totals_are_too_low(page: Page, feed: F
 
 @pytest.mark.parametrize("width", [1280, 800, 360])
 async def test_nothing_moves_when_the_state_changes(page: Page, feed: Feed, width: int) -> None:
-    boxes = """() => ["rate", "errors", "p95", "table"].map((id) => {
-        const { x, y, width } = document.getElementById(id).getBoundingClientRect();
+    boxes = """() => [...document.querySelectorAll("figure, #table, thead th")].map((element) => {
+        const { x, y, width } = element.getBoundingClientRect();
         return [x, y, width];
     })"""
     await page.set_viewport_size({"width": width, "height": 900})
