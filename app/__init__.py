@@ -6,6 +6,8 @@ asked for, so that ``app.engine`` and ``app.models`` stay importable on their ow
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +19,11 @@ __all__ = ["app"]
 def __getattr__(name: str) -> faust.App:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Faust's command line finds this package in the working directory without adding that
+    # to the path, where the sibling packages are looked for.
+    checkout = str(Path(__file__).resolve().parent.parent)
+    if checkout not in sys.path:
+        sys.path.insert(0, checkout)
     from app.main import build  # noqa: PLC0415 - see the module's docstring
 
     built = globals()["app"] = build()

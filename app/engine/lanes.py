@@ -23,7 +23,9 @@ NO_WATERMARK = -1
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """``watermark_ms``: highest event time accepted; ``seen_ms``: ingest time of the last record;
+    """How far a source of time has come.
+
+    ``watermark_ms``: highest event time accepted; ``seen_ms``: ingest time of the last record;
     ``idle``: nothing came for the idle timeout, so no window waits for it.
     """
 

@@ -1,0 +1,11 @@
+"""Names of the topics agents read and write. Their shapes are in ``config/topics.yaml``."""
+
+from __future__ import annotations
+
+APPLICATION_LOGS = "application-logs"
+INFRASTRUCTURE_METRICS = "infrastructure-metrics"
+LOG_EVENTS = "log-events"
+LATE_EVENTS = "log-events-late"
+DEAD_LETTERS = "log-events-dlq"
+WINDOW_PARTIALS = "window-partials"
+WINDOW_CHANGELOG = "window-partials-changelog"

@@ -1,0 +1,122 @@
+"""The commit loop: takes an epoch, writes it in a thread, settles it or says it failed.
+
+At most one epoch is in flight. The next is taken as soon as that one is done and there is
+work, but not so often that commits would eat the worker: their CPU share is kept near a
+fifth, and no epoch with work stays open longer than the commit interval.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Protocol
+
+from app.engine.clock import Clock
+from app.engine.epoch import Epoch, TaskId
+from app.engine.metrics import EngineMetrics
+from app.engine.store import Positions, Store, StoreError
+from app.engine.transaction import CommitFailedError, Probe, Writer
+
+logger = logging.getLogger(__name__)
+
+_CPU_SHARE = 5
+
+
+class EpochOwner(Protocol):
+    """Who fills epochs: the engine."""
+
+    def take(self) -> Epoch | None:
+        """Freeze the open epoch; None when it holds nothing."""
+        ...
+
+    def stores(self) -> Mapping[TaskId, Store]:
+        """Stores of the tasks."""
+        ...
+
+    def settle(self, epoch: Epoch) -> None:
+        """The epoch is committed and stored."""
+        ...
+
+    def commit_failed(self, error: CommitFailedError | StoreError) -> None:
+        """The epoch failed; nothing uncommitted may be kept."""
+        ...
+
+
+class Commits:
+    """Commits epochs of one owner, one at a time, in offset order."""
+
+    def __init__(
+        self,
+        owner: EpochOwner,
+        writer: Writer,
+        clock: Clock,
+        metrics: EngineMetrics,
+        interval_s: float,
+        probe: Probe,
+    ) -> None:
+        self._owner = owner
+        self._writer = writer
+        self._clock = clock
+        self._metrics = metrics
+        self._interval_s = interval_s
+        self._probe = probe
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="epochs")
+        self._lock = asyncio.Lock()
+        self.work = asyncio.Event()
+        self._taken_at = 0.0
+        self._cost_s = 0.0
+
+    async def open(self) -> None:
+        """Register the writer with the broker, ending what a former self left open."""
+        await self._in_thread(self._writer.open)
+
+    async def run(self) -> None:
+        """Commit for ever."""
+        while True:
+            await self.work.wait()
+            pace = min(self._interval_s, self._cost_s * _CPU_SHARE)
+            wait = self._taken_at + pace - self._clock.monotonic()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            await self.commit()
+
+    async def commit(self) -> bool:
+        """Commit what is open now, after what is in flight. True unless it failed."""
+        async with self._lock:
+            self.work.clear()
+            began = self._taken_at = self._clock.monotonic()
+            epoch = self._owner.take()
+            if epoch is None:
+                return True
+            try:
+                await self._in_thread(partial(self._write, epoch, self._owner.stores()))
+            except (CommitFailedError, StoreError) as exc:
+                self._metrics.epochs.labels("failed").inc()
+                self._owner.commit_failed(exc)
+                return False
+            self._owner.settle(epoch)
+            self._metrics.epochs.labels("committed").inc()
+            self._metrics.epoch_events.observe(epoch.events)
+            self._metrics.commit_seconds.observe(self._clock.monotonic() - began)
+            return True
+
+    def _write(self, epoch: Epoch, stores: Mapping[TaskId, Store]) -> None:
+        began = time.thread_time()
+        written = self._writer.commit(epoch)
+        for task, rows in written.rows.items():
+            position = Positions(written.changelog.get(task), epoch.tasks[task].position)
+            stores[task].write(rows, position)
+        self._probe("stored")
+        self._cost_s = time.thread_time() - began
+
+    async def _in_thread(self, call: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def close(self) -> None:
+        """Stop the thread and the producer. Call after the last commit."""
+        self._thread.submit(self._writer.close)
+        self._thread.shutdown(wait=True)

@@ -1,0 +1,107 @@
+"""An epoch: offsets, state changes and outputs that commit together or not at all.
+
+The open epoch is filled by the event loop between two commits; :meth:`OpenEpoch.take`
+freezes it. What was taken is never changed again, so the transaction thread may encode it
+while the next epoch fills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.engine.chunks import LaneMark
+from app.engine.effects import Output, Repartition, TableSpec
+from app.engine.lanes import Lanes
+from app.engine.membership import Membership
+
+
+@dataclass(frozen=True, slots=True)
+class TaskId:
+    """A partition of an agent's topic (logical name)."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCommit:
+    """What an epoch says of one partition: where to go on, and what changed.
+
+    ``changes``: table -> key -> new state, None for a deleted key. ``changelog`` is the
+    logical changelog topic, None for a partition without tables.
+    """
+
+    position: int
+    lanes: Lanes
+    changelog: str | None
+    changes: Mapping[TableSpec, Mapping[bytes, Any | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Partials:
+    """Merged partials of one source partition for one repartition topic.
+
+    ``marks`` ride with the partials; ``broadcast`` sends them to every destination.
+    """
+
+    repartition: Repartition
+    task: TaskId
+    values: Mapping[Any, Any]
+    marks: Mapping[str, LaneMark]
+    broadcast: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A taken epoch, immutable, bound to the membership it was filled under."""
+
+    number: int
+    membership: Membership | None
+    tasks: Mapping[TaskId, TaskCommit]
+    outputs: list[Output]
+    partials: list[Partials]
+    events: int
+
+
+@dataclass(slots=True)
+class OpenEpoch:
+    """What has been done since the last take, but for state (which lives in the tasks)."""
+
+    outputs: list[Output] = field(default_factory=list)
+    output_bytes: int = 0
+    partials: dict[tuple[TaskId, str], dict[Any, Any]] = field(default_factory=dict)
+    marks: dict[TaskId, dict[str, LaneMark]] = field(default_factory=dict)
+    touched: set[TaskId] = field(default_factory=set)
+    events: int = 0
+
+    def emit(self, output: Output) -> None:
+        """Add one record to produce."""
+        self.outputs.append(output)
+        self.output_bytes += len(output.value or b"") + len(output.key or b"")
+
+    def merge_partials(
+        self, repartition: Repartition, task: TaskId, values: Mapping[Any, Any]
+    ) -> None:
+        """Merge a batch's partials into those of the epoch."""
+        mine = self.partials.get((task, repartition.topic))
+        if mine is None:
+            self.partials[task, repartition.topic] = dict(values)
+            return
+        merge = repartition.merge
+        for key, value in values.items():
+            old = mine.get(key)
+            mine[key] = value if old is None else merge(old, value)
+
+    def mark(self, task: TaskId, lanes: Mapping[str, LaneMark]) -> None:
+        """Remember how far the lanes of a source partition have come."""
+        if lanes:
+            self.marks.setdefault(task, {}).update(lanes)
+
+    def size(self) -> int:
+        """Things held: outputs, partials (state is bounded by the tasks)."""
+        return len(self.outputs) + sum(map(len, self.partials.values()))

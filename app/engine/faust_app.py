@@ -1,0 +1,111 @@
+"""The Faust application that runs the engine: agents, group, CLI and web stay Faust's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import faust
+from faust.types import TP, StreamT
+
+from app.engine.engine import Delivery, Engine
+from app.engine.epoch import TaskCommit, TaskId
+from app.engine.faust_consumer import BatchConsumer, BatchSchema, BatchTransport, check_overrides
+from app.engine.faust_tables import EngineTables
+from app.engine.membership import Membership
+
+
+class EngineApp(faust.App):
+    """A Faust app whose agents get record batches. Bind the engine before it starts."""
+
+    engine: Engine
+    membership: Membership
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        check_overrides()
+        super().__init__(
+            *args,
+            TableManager=EngineTables,
+            processing_guarantee="at_least_once",
+            table_standby_replicas=0,
+            topic_disable_leader=True,
+            stream_wait_empty=True,
+            stream_buffer_maxsize=4,
+            autodiscover=False,
+            web_tables_enabled=False,
+            **kwargs,
+        )
+        self._logical: dict[str, str] = {}
+
+    def _new_transport(self) -> BatchTransport:
+        return BatchTransport(self.conf.broker_consumer, self)
+
+    def use_broker(self, bootstrap: str) -> None:
+        """Talk to these brokers (``host:port,host:port``); call before the app starts."""
+        url = "kafka://" + bootstrap.replace(",", ";")
+        self.conf.broker = self.conf.broker_consumer = self.conf.broker_producer = url  # type: ignore[assignment]
+        self.transport = self._new_transport()
+        self.producer_transport = self._new_producer_transport()
+
+    def logical(self, topic: str) -> str:
+        """Catalogue name of a physical topic."""
+        return self._logical.get(topic, topic)
+
+    def add_agent(self, topic: str, physical: str) -> None:
+        """Declare the agent of a topic: it hands every delivery to the engine."""
+        self._logical[physical] = topic
+
+        async def deliver(stream: StreamT[Delivery]) -> None:
+            async for delivery in stream:
+                await self.engine.process(delivery)
+
+        # Offsets are committed with the epoch: Faust need not track acknowledgements.
+        channel = self.topic(physical, schema=BatchSchema(), acks=False)
+        self.agent(channel, name=f"agents.{topic}")(deliver)
+
+    async def on_start(self) -> None:
+        """Bind the consumer to the engine and start committing."""
+        await super().on_start()
+        self.engine.flow = _Flow(self)
+        self.add_future(self.engine.run())
+
+    async def on_stop(self) -> None:
+        """Hand over the partitions, then release the engine."""
+        await super().on_stop()
+        await self.engine.close()
+
+    def commit_plainly(self, tasks: Mapping[TaskId, TaskCommit]) -> None:
+        """Commit offsets without a transaction; called from the epochs thread, blocks it."""
+        offsets = {
+            TP(self.engine.config.physical(task.topic), task.partition): (
+                commit.position,
+                commit.lanes.encode(),
+            )
+            for task, commit in tasks.items()
+        }
+        consumer: BatchConsumer = self.consumer  # type: ignore[assignment]
+        asyncio.run_coroutine_threadsafe(consumer.commit_offsets(offsets), self.loop).result(30)
+
+
+class _Flow:
+    """The consumer as the engine sees it: tasks instead of physical partitions."""
+
+    def __init__(self, app: EngineApp) -> None:
+        self._app = app
+
+    @property
+    def _consumer(self) -> BatchConsumer:
+        consumer: BatchConsumer = self._app.consumer  # type: ignore[assignment]
+        return consumer
+
+    def hold(self) -> None:
+        self._consumer.hold()
+
+    async def release(self, positions: Mapping[TaskId, int]) -> None:
+        physical = self._app.engine.config.physical
+        await self._consumer.release(
+            {TP(physical(t.topic), t.partition): at for t, at in positions.items()}
+        )
+        if self._app.rebalancing:
+            self._app.on_rebalance_end()

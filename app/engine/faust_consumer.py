@@ -1,0 +1,222 @@
+"""Faust's consumer, handing over record batches and leaving offsets to the engine.
+
+What is overridden here belongs to faust-streaming 0.15.3, which is pinned exactly;
+:func:`check_overrides` compares the signatures at start.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import aiokafka
+import faust
+from aiokafka.errors import IllegalStateError
+from aiokafka.structs import TopicPartition
+from faust.transport.consumer import ensure_TP
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+
+from app.engine.batch import RecordBatch
+from app.engine.engine import Delivery
+from app.engine.membership import Membership
+
+if TYPE_CHECKING:
+    from app.engine.faust_app import EngineApp
+
+FETCH_WAIT_S = 0.2
+"""Longest wait of one fetch: bounds how long a seek or a hand-over is held up."""
+
+
+class BatchSchema(faust.Schema[None, Delivery]):
+    """Passes deliveries through: steps decode whole batches themselves."""
+
+    def loads_key(self, app: Any, message: Any, **_: Any) -> Any:  # noqa: ARG002
+        """No key: a delivery has many."""
+        return None
+
+    def loads_value(self, app: Any, message: Any, **_: Any) -> Any:  # noqa: ARG002
+        """The delivery, as the consumer built it."""
+        return message.value
+
+
+class BatchConsumerThread(driver.AIOKafkaConsumerThread):
+    """Builds the client with the isolation, waits and sizes that batches want."""
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        conf = self.app.conf
+        self._assignor = self.app.assignor
+        return aiokafka.AIOKafkaConsumer(
+            client_id=conf.broker_client_id,
+            group_id=conf.id,
+            bootstrap_servers=driver.server_list(transport.url, transport.default_port),
+            partition_assignment_strategy=[self._assignor],
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            max_poll_records=conf.broker_max_poll_records,
+            max_poll_interval_ms=300_000,
+            max_partition_fetch_bytes=4 << 20,
+            fetch_max_wait_ms=500,
+            request_timeout_ms=max(40_000, int(conf.broker_session_timeout * 2_000)),
+            session_timeout_ms=int(conf.broker_session_timeout * 1_000),
+            rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1_000),
+            heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1_000),
+        )
+
+
+class BatchConsumer(driver.Consumer):
+    """One message per fetched partition: a :class:`Delivery`. Implements the engine's Flow.
+
+    Positions are changed only by the fetch loop itself, between two fetches; so nothing
+    that was fetched before a seek can be taken for something fetched after it.
+    """
+
+    app: EngineApp
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._seeks: dict[TP, int] = {}
+        super().__init__(*args, **kwargs)
+
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """A full agent blocks the conductor; partitions need not be paused for it."""
+
+    # -- Flow ------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Deliver nothing more."""
+        self.stop_flow()
+
+    async def release(self, positions: Mapping[TP, int]) -> None:
+        """Seek (physical topics), then deliver from there."""
+        self._seeks = dict(positions)
+        self.resume_partitions(positions)
+        self.app.flow_control.resume()
+        self.resume_flow()
+
+    async def _apply_seeks(self) -> None:
+        seeks, self._seeks = self._seeks, {}
+        for tp in seeks:
+            self._read_offset[tp] = None
+        await self._thread.call_thread(self._seek_all, seeks)
+
+    async def _seek_all(self, seeks: Mapping[TP, int]) -> None:
+        consumer = self._thread._ensure_consumer()  # noqa: SLF001 - the driver's only way
+        for tp, offset in seeks.items():
+            try:
+                consumer.seek(TopicPartition(tp.topic, tp.partition), offset)
+            except IllegalStateError:
+                # Revoked meanwhile: the rebalance that did it brings new positions.
+                self.log.info("not seeking %s/%d: no longer assigned", tp.topic, tp.partition)
+
+    # -- fetching --------------------------------------------------------------------------
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109
+        """Fetch once, and yield one message per partition."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
+        if self._seeks:
+            await self._apply_seeks()
+        engine, generation = self.app.engine, self.app.consumer_generation_id
+        token = engine.token
+        records, _ = await self._wait_next_records(min(timeout, FETCH_WAIT_S))
+        for tp, fetched in (records or {}).items():
+            if engine.token != token or self.should_stop:
+                return
+            yield ensure_TP(tp), self._message(ensure_TP(tp), fetched, token, generation)
+
+    def _message(self, tp: TP, records: list[Any], token: int, generation: int) -> ConsumerMessage:
+        batch = RecordBatch(
+            self.app.logical(tp.topic),
+            tp.partition,
+            [r.offset for r in records],
+            [r.timestamp for r in records],
+            [r.key for r in records],
+            [r.value for r in records],
+            [r.headers for r in records],
+        )
+        last = records[-1]
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            last.offset,
+            last.timestamp / 1000.0,
+            last.timestamp_type,
+            None,
+            None,
+            Delivery(batch, token),  # type: ignore[arg-type]  # handed through by BatchSchema
+            None,
+            0,
+            0,
+            tp,
+            generation_id=generation,
+        )
+
+    # -- group -----------------------------------------------------------------------------
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Freeze the membership, while the coordinator is known to be in it."""
+        coordinator = self._thread._ensure_consumer()._coordinator  # noqa: SLF001 - no accessor
+        self.app.membership = Membership(
+            self.app.conf.id, coordinator.generation, coordinator.member_id
+        )
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def wait_empty(self) -> None:
+        """Hand over: Faust calls this when partitions are revoked, and when it stops."""
+        await self.app.engine.revoke()
+
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: ARG002, FBT
+        """Offsets are the engine's, committed with the state."""
+        return False
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Liveness is judged by the engine's own progress."""
+
+    async def commit_offsets(self, offsets: Mapping[TP, tuple[int, str]]) -> None:
+        """Commit plainly (at least once): offset and metadata by partition."""
+        await self._thread.call_thread(self._commit_plainly, offsets)
+
+    async def _commit_plainly(self, offsets: Mapping[TP, tuple[int, str]]) -> None:
+        consumer = self._thread._ensure_consumer()  # noqa: SLF001 - the driver's only way
+        await consumer.commit(
+            {
+                TopicPartition(tp.topic, tp.partition): aiokafka.structs.OffsetAndMetadata(*at)
+                for tp, at in offsets.items()
+            }
+        )
+
+
+class BatchTransport(driver.Transport):
+    """Faust's Kafka transport with the batch consumer."""
+
+    Consumer = BatchConsumer
+
+
+_OVERRIDDEN: Mapping[Callable[..., Any], tuple[str, ...]] = {
+    driver.Consumer.getmany: ("self", "timeout"),
+    driver.Consumer._wait_next_records: ("self", "timeout"),  # noqa: SLF001
+    driver.Consumer.on_partitions_assigned: ("self", "assigned", "generation_id"),
+    driver.Consumer.wait_empty: ("self",),
+    driver.Consumer.commit: ("self", "topics", "start_new_transaction"),
+    driver.Consumer.on_buffer_full: ("self", "tp"),
+    driver.Consumer._new_consumer_thread: ("self",),  # noqa: SLF001
+    driver.AIOKafkaConsumerThread._create_worker_consumer: ("self", "transport"),  # noqa: SLF001
+}
+
+
+def check_overrides() -> None:
+    """Raise :class:`RuntimeError` when Faust is not the one these overrides were made for."""
+    for function, expected in _OVERRIDDEN.items():
+        found = tuple(inspect.signature(function).parameters)
+        if found != expected:
+            raise RuntimeError(
+                f"faust-streaming {faust.__version__} is not the pinned 0.15.3: "
+                f"{function.__qualname__} takes {found}, expected {expected}; "
+                "install the versions of requirements.lock"
+            )

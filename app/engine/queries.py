@@ -1,0 +1,78 @@
+"""Interactive queries over the engine's committed state, and who owns which partition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from app.engine.clock import Clock
+from app.engine.engine import Engine
+from app.engine.epoch import TaskId
+from app.engine.partitioner import partition_for
+from app.engine.query import CommitListener, NotOwnedError, NotReadyError, Owner
+from app.engine.task import CommittedRows, Task, TaskState
+
+OwnerUrl = Callable[[str, int], str | None]
+"""Advertised URL of the worker that owns (physical topic, partition); None: not known."""
+
+
+class EngineQueries:
+    """Implements :class:`app.engine.query.Queries`."""
+
+    def __init__(self, engine: Engine, owner_url: OwnerUrl, clock: Clock) -> None:
+        self._engine = engine
+        self._owner_url = owner_url
+        self._clock = clock
+
+    @property
+    def worker(self) -> str:
+        """Name of this worker."""
+        return self._engine.config.worker
+
+    def owner(self, topic: str, key: bytes) -> Owner:
+        """Owner of the key's partition."""
+        return self._owner(topic, partition_for(key, self._engine.config.partitions[topic]))
+
+    def owners(self, topic: str) -> list[Owner]:
+        """Owner of each partition of the topic, by partition."""
+        return [self._owner(topic, p) for p in range(self._engine.config.partitions[topic])]
+
+    def _owner(self, topic: str, partition: int) -> Owner:
+        local = TaskId(topic, partition) in self._engine.tasks
+        url = self._owner_url(self._engine.config.physical(topic), partition)
+        return Owner(partition, url, local)
+
+    def table(self, topic: str, partition: int, name: str) -> CommittedRows:
+        """Committed rows of one table in one partition."""
+        return CommittedRows(self._running(topic, partition).layers[name])
+
+    def _running(self, topic: str, partition: int) -> Task:
+        task = self._engine.tasks.get(TaskId(topic, partition))
+        if task is None:
+            raise NotOwnedError(f"{topic}/{partition} is not owned by this worker")
+        if task.state is not TaskState.RUNNING:
+            raise NotReadyError(f"{topic}/{partition} is being restored")
+        return task
+
+    def staleness_ms(self, topic: str, partition: int) -> int:
+        """Age of the oldest uncommitted change; 0 when there is none."""
+        since = self._running(topic, partition).dirty_since_ms
+        return max(0, self._clock.now_ms() - since) if since else 0
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether every assigned partition runs, and if not, what is awaited."""
+        if self._engine.membership is None:
+            return False, "waiting for partitions from the consumer group"
+        waiting = sum(t.state is not TaskState.RUNNING for t in self._engine.tasks.values())
+        if not waiting:
+            return True, "ready"
+        progress = self._engine.starter.progress
+        detail = f"restoring {waiting} of {len(self._engine.tasks)} partitions"
+        if progress.wanted:
+            detail += f", {progress.records} of at most {progress.wanted} changelog records read"
+        if progress.waiting_for:
+            detail += f", waiting for {progress.waiting_for}"
+        return False, detail
+
+    def on_commit(self, topic: str, table: str, listener: CommitListener) -> None:
+        """Be told of every committed change of a table on this worker."""
+        self._engine.listeners[topic, table].append(listener)

@@ -1,0 +1,60 @@
+"""What the composition root declares to the engine: agents, and how the engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.engine.effects import Repartition, Step, TableSpec, Tick
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """One agent per topic. Names of topics are logical; the engine maps them.
+
+    ``tables`` form one group: they share the topic's partitioning, one RocksDB per
+    partition, and one changelog topic, ``changelog``. Records that are late or cannot be
+    processed go to ``late_topic`` and ``dead_letter_topic`` inside the same epoch.
+    ``repartitions`` are those the step emits partials for: their topics hear of every lane.
+    """
+
+    topic: str
+    step: Step
+    dead_letter_topic: str
+    late_topic: str
+    tables: tuple[TableSpec, ...] = ()
+    changelog: str | None = None
+    tick: Tick | None = None
+    repartitions: tuple[Repartition, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.tables) != (self.changelog is not None):
+            raise ValueError(f"agent of {self.topic!r}: tables and changelog go together")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How the engine runs on this worker.
+
+    ``transactional_id`` must be unique per worker data folder: two workers with one id
+    would fence each other. ``transaction_timeout_ms`` must be below the session timeout,
+    so that a dead worker's transaction is gone by the time its partitions move.
+    """
+
+    group: str
+    bootstrap: str
+    physical: Callable[[str], str]
+    partitions: Mapping[str, int]
+    transactional_id: str
+    data_dir: Path
+    worker: str
+    exactly_once: bool = True
+    commit_interval_s: float = 0.1
+    session_timeout_ms: int = 10_000
+    state_memory_bytes: int = 64 << 20
+
+    @property
+    def transaction_timeout_ms(self) -> int:
+        """Four fifths of the session timeout."""
+        return self.session_timeout_ms * 4 // 5

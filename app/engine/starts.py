@@ -1,0 +1,146 @@
+"""Brings a set of tasks from wherever they are to RUNNING: one path for assignment and abort.
+
+After a failed commit nobody needs to know how the transaction ended: the broker does. The
+stores catch up with the changelog, the committed offsets are read, and both say the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import confluent_kafka as ck
+
+from app.engine.clock import Clock
+from app.engine.epoch import TaskId
+from app.engine.lanes import Lanes
+from app.engine.restore import (
+    Progress,
+    RestoreCancelledError,
+    RestoreError,
+    Restorer,
+    StartPoint,
+)
+from app.engine.spec import EngineConfig
+from app.engine.store import Store, StoreError
+from app.engine.task import Task
+
+logger = logging.getLogger(__name__)
+
+_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a task goes on, agreed by group, changelog and store."""
+
+    position: int
+    lanes: Lanes
+
+
+class Starter:
+    """Restores tasks in a thread; a newer assignment cancels an older restore."""
+
+    def __init__(self, config: EngineConfig, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._restorer = Restorer(config)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="restore")
+        self._cancel = threading.Event()
+        self.progress = Progress()
+
+    def cancel(self) -> None:
+        """Make a restore under way give up soon."""
+        self._cancel.set()
+
+    async def starts(self, tasks: Sequence[Task]) -> Mapping[TaskId, Start] | None:
+        """Start of each task, tried until the broker answers; None when cancelled."""
+        self._cancel.set()
+        cancel = self._cancel = threading.Event()
+        self.progress = Progress(tasks={task.id for task in tasks})
+        began, attempt = self._clock.monotonic(), 0
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                found = await loop.run_in_executor(self._thread, self._restore, tasks, cancel)
+            except RestoreCancelledError:
+                return None
+            except (RestoreError, StoreError, ck.KafkaException) as exc:
+                wait = _BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)]
+                attempt += 1
+                logger.warning("cannot restore yet (next try in %.1f s): %s", wait, exc)
+                await asyncio.sleep(wait)
+            else:
+                logger.info(
+                    "restored %d partitions, %d changelog records, in %.2f s",
+                    len(tasks),
+                    self.progress.records,
+                    self._clock.monotonic() - began,
+                )
+                self.progress = Progress()
+                return found
+
+    def _restore(self, tasks: Sequence[Task], cancel: threading.Event) -> Mapping[TaskId, Start]:
+        points = self._restorer.start_points((t.id for t in tasks), self.progress, cancel.is_set)
+        stores = {
+            task.id: (self._config.physical(task.spec.changelog or ""), task.store)
+            for task in tasks
+            if task.store is not None
+        }
+        self._restorer.catch_up(stores, self.progress, cancel.is_set)
+        apart = {
+            task: (topic, store)
+            for task, (topic, store) in stores.items()
+            if store.positions().source != points[task].committed
+        }
+        if apart:
+            for task, (_, store) in apart.items():
+                logger.warning(
+                    "%s: state stands at %s, the group at %s: rebuilt from the changelog",
+                    task,
+                    store.positions().source,
+                    points[task].committed,
+                )
+                store.reset()
+            self._restorer.catch_up(apart, self.progress, cancel.is_set)
+        return {
+            task.id: Start(_position(task.id, task.store, points[task.id]), points[task.id].lanes)
+            for task in tasks
+        }
+
+    async def idle(self) -> None:
+        """Wait until the thread touches no store any more."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, lambda: None)
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._cancel.set()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _position(task: TaskId, store: Store | None, point: StartPoint) -> int:
+    """Where to read on. State, where there is any, is the truth: it holds what it holds."""
+    wanted = point.committed if store is None else store.positions().source
+    if wanted is not None and wanted != point.committed:
+        logger.warning(
+            "%s: goes on at %d, where its state stands, not at the committed %s",
+            task,
+            wanted,
+            point.committed,
+        )
+    if wanted is None:
+        return point.log_start
+    if wanted < point.log_start:
+        logger.error(
+            "%s: records %d to %d were removed by the topic's retention before they were "
+            "read; raise its retention, or add workers",
+            task,
+            wanted,
+            point.log_start - 1,
+        )
+        return point.log_start
+    return wanted

@@ -1,0 +1,201 @@
+"""Committed state of one partition: one RocksDB, a column family per table.
+
+Written only after a commit (or while restoring), always together with the position in
+the changelog and in the source, in one WriteBatch. Block cache and write buffers are
+shared by every partition of the worker, so memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import rocksdict
+
+logger = logging.getLogger(__name__)
+
+_POSITIONS = "positions"
+_CHANGELOG = b"changelog"
+_SOURCE = b"source"
+
+
+class StoreError(Exception):
+    """The local store cannot be opened or written; state can be rebuilt from the changelog."""
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """How far a store has come; None: never written.
+
+    ``changelog``: next changelog offset to apply. ``source``: next source offset whose
+    effects are not yet in the state.
+    """
+
+    changelog: int | None = None
+    source: int | None = None
+
+
+class StoreMemory:
+    """Memory shared by all stores of a worker: three quarters cache, one quarter buffers."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self.cache = rocksdict.Cache(total_bytes * 3 // 4)
+        self.buffers = rocksdict.WriteBufferManager(total_bytes // 4, allow_stall=False)
+
+    def options(self) -> rocksdict.Options:
+        """Options of a database or column family on the shared memory."""
+        table = rocksdict.BlockBasedOptions()
+        table.set_block_cache(self.cache)
+        table.set_cache_index_and_filter_blocks(True)
+        table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+        table.set_bloom_filter(10, False)
+        options = rocksdict.Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.create_missing_column_families(True)
+        options.set_block_based_table_factory(table)
+        options.set_write_buffer_manager(self.buffers)
+        options.set_write_buffer_size(8 << 20)
+        options.set_max_write_buffer_number(2)
+        options.set_max_background_jobs(2)
+        options.set_max_open_files(64)
+        options.set_keep_log_file_num(2)
+        options.set_max_total_wal_size(16 << 20)
+        options.set_compression_type(rocksdict.DBCompressionType.lz4())
+        return options
+
+
+class Store:
+    """RocksDB of one partition. Not shared between processes."""
+
+    def __init__(self, path: Path, families: Iterable[str], memory: StoreMemory) -> None:
+        self.path = path
+        self._memory = memory
+        self.families = tuple(sorted(families))
+        self._open()
+
+    @classmethod
+    def open(cls, path: Path, families: Iterable[str], memory: StoreMemory) -> Store:
+        """Open the store; one that cannot be read is set aside and begun anew."""
+        wanted = tuple(families)
+        try:
+            return cls(path, wanted, memory)
+        except StoreError as exc:
+            logger.warning("%s: set aside, rebuilt from the changelog", exc)
+            set_aside(path)
+            return cls(path, wanted, memory)
+
+    def _open(self) -> None:
+        wanted = {_POSITIONS, *self.families}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            there = (
+                set(rocksdict.Rdict.list_cf(str(self.path), self._memory.options()))
+                if (self.path / "CURRENT").exists()
+                else set()
+            )
+            names = (there | wanted) - {"default"}
+            self._db = rocksdict.Rdict(
+                str(self.path),
+                self._memory.options(),
+                {name: self._memory.options() for name in sorted(names)},
+            )
+            for name in names - wanted:  # state of a former meaning: never read again
+                self._db.drop_column_family(name)
+        except Exception as exc:  # rocksdict raises bare Exception
+            raise StoreError(f"cannot open the state in {self.path}: {exc}") from exc
+        self._columns = {name: self._db.get_column_family(name) for name in wanted}
+        self._handles = {name: self._db.get_column_family_handle(name) for name in wanted}
+
+    def positions(self) -> Positions:
+        """Where this store stands."""
+        column = self._columns[_POSITIONS]
+        changelog, source = column.get(_CHANGELOG), column.get(_SOURCE)
+        return Positions(
+            None if changelog is None else int(changelog),
+            None if source is None else int(source),
+        )
+
+    def get(self, family: str, key: bytes) -> bytes | None:
+        """Raw committed value, or None."""
+        try:
+            value: bytes | None = self._columns[family].get(key)
+        except Exception as exc:  # rocksdict raises bare Exception
+            raise StoreError(f"cannot read the state in {self.path}: {exc}") from exc
+        return value
+
+    def range(
+        self, family: str, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Raw rows with ``lo <= key < hi``, in key order or from the end, at most ``limit``."""
+        cursor = self._columns[family].iter()
+        if not reverse:
+            cursor.seek(lo)
+        elif hi is None:
+            cursor.seek_to_last()
+        else:
+            cursor.seek_for_prev(hi)
+            if cursor.valid() and cursor.key() == hi:
+                cursor.prev()
+        while limit > 0 and cursor.valid():
+            key: bytes = cursor.key()
+            if key < lo if reverse else (hi is not None and key >= hi):
+                return
+            yield key, cursor.value()
+            limit -= 1
+            if reverse:
+                cursor.prev()
+            else:
+                cursor.next()
+
+    def write(
+        self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Positions
+    ) -> None:
+        """Apply changes (None deletes) and positions (None leaves as is) atomically."""
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for family, rows in changes.items():
+            handle = self._handles[family]
+            for key, value in rows.items():
+                if value is None:
+                    batch.delete(key, handle)
+                else:
+                    batch.put(key, value, handle)
+        meta = self._handles[_POSITIONS]
+        if positions.changelog is not None:
+            batch.put(_CHANGELOG, b"%d" % positions.changelog, meta)
+        if positions.source is not None:
+            batch.put(_SOURCE, b"%d" % positions.source, meta)
+        try:
+            self._db.write(batch)
+        except Exception as exc:  # rocksdict raises bare Exception
+            raise StoreError(f"cannot write the state in {self.path}: {exc}") from exc
+
+    def size_bytes(self) -> int:
+        """Estimated size on disk and in write buffers."""
+        total = 0
+        for column in self._columns.values():
+            for name in ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables"):
+                total += column.property_int_value(name) or 0
+        return total
+
+    def close(self) -> None:
+        """Release the folder. The store must not be used afterwards."""
+        self._columns.clear()
+        self._handles.clear()
+        self._db.close()
+
+    def reset(self) -> None:
+        """Forget everything: the state will be rebuilt from the changelog."""
+        self.close()
+        set_aside(self.path)
+        self._open()
+
+
+def set_aside(path: Path) -> None:
+    """Move a store that cannot be trusted out of the way, keeping only the newest such."""
+    if path.exists():
+        aside = path.with_name(path.name + ".aside")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)

@@ -1,0 +1,209 @@
+"""One partition of an agent's topic: its position, its lanes, its three layers of state.
+
+A step reads open -> in flight -> committed; a query reads committed. The open layer holds
+whole new states, never changes inside old ones, so what was taken stays as it was.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from app.engine.effects import Effects, TableSpec
+from app.engine.epoch import TaskCommit, TaskId
+from app.engine.lanes import Lanes
+from app.engine.spec import AgentSpec
+from app.engine.store import Store
+
+CACHED_ROWS_MAX = 20_000
+"""Decoded committed rows kept per table and partition."""
+
+_ABSENT = object()
+
+
+class TaskState(enum.Enum):
+    """A task takes batches only while RUNNING."""
+
+    RESTORING = "restoring"
+    RUNNING = "running"
+    CLOSED = "closed"
+
+
+class Layers:
+    """The three layers of one table in one partition. Implements the steps' TableView."""
+
+    def __init__(self, spec: TableSpec, store: Store) -> None:
+        self.spec = spec
+        self._store = store
+        self._open: dict[bytes, Any | None] = {}
+        self._in_flight: Mapping[bytes, Any | None] = {}
+        self._cache: OrderedDict[bytes, Any] = OrderedDict()
+
+    def get(self, key: bytes) -> Any | None:
+        """State of the key as the next batch must see it."""
+        state = self._open.get(key, _ABSENT)
+        if state is _ABSENT:
+            state = self._in_flight.get(key, _ABSENT)
+        return self.committed(key) if state is _ABSENT else state
+
+    def committed(self, key: bytes) -> Any | None:
+        """State of the key that no transaction can undo."""
+        state = self._cache.get(key)
+        if state is None:
+            raw = self._store.get(self.spec.identity, key)
+            if raw is None:
+                return None
+            state = self.spec.aggregate.decode(raw)
+            self._remember(key, state)
+        return state
+
+    def scan(self, prefix: bytes, limit: int) -> Iterable[tuple[bytes, Any]]:
+        """Committed rows whose key starts with ``prefix``."""
+        for key, state in self.range(prefix, None, limit=limit):
+            if not key.startswith(prefix):
+                return
+            yield key, state
+
+    def range(
+        self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
+    ) -> Iterator[tuple[bytes, Any]]:
+        """Committed rows with ``lo <= key < hi``, at most ``limit``."""
+        decode, cached = self.spec.aggregate.decode, self._cache.get
+        rows = self._store.range(self.spec.identity, lo, hi, limit=limit, reverse=reverse)
+        for key, raw in rows:
+            state = cached(key)
+            yield key, decode(raw) if state is None else state
+
+    def merge(self, partials: Mapping[bytes, Any]) -> None:
+        """Merge partials into the open layer."""
+        merge, opened, get = self.spec.aggregate.merge, self._open, self.get
+        for key, partial in partials.items():
+            state = get(key)
+            opened[key] = partial if state is None else merge(state, partial)
+
+    def delete(self, keys: Iterable[bytes]) -> None:
+        """Remove rows in the open layer."""
+        for key in keys:
+            self._open[key] = None
+
+    @property
+    def dirty(self) -> int:
+        """Rows in the open layer."""
+        return len(self._open)
+
+    def take(self) -> Mapping[bytes, Any | None]:
+        """Freeze the open layer as the in-flight one. The former must have been settled."""
+        self._in_flight, self._open = self._open, {}
+        return self._in_flight
+
+    def settle(self) -> Mapping[bytes, Any | None]:
+        """The in-flight layer is committed and stored: forget it, keep its rows cached."""
+        settled, self._in_flight = self._in_flight, {}
+        for key, state in settled.items():
+            if state is None:
+                self._cache.pop(key, None)
+            else:
+                self._remember(key, state)
+        return settled
+
+    def drop(self) -> None:
+        """Forget everything that is not in the store."""
+        self._open, self._in_flight = {}, {}
+        self._cache.clear()
+
+    def _remember(self, key: bytes, state: Any) -> None:
+        self._cache[key] = state
+        self._cache.move_to_end(key)
+        if len(self._cache) > CACHED_ROWS_MAX:
+            self._cache.popitem(last=False)
+
+
+class CommittedRows:
+    """What queries may see of a table. Implements :class:`app.engine.query.CommittedTable`."""
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+
+    def get(self, key: bytes) -> Any | None:
+        """Committed state of the key, or None."""
+        return self._layers.committed(key)
+
+    def range(
+        self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
+    ) -> Iterator[tuple[bytes, Any]]:
+        """Committed rows with ``lo <= key < hi``, at most ``limit``."""
+        return self._layers.range(lo, hi, limit=limit, reverse=reverse)
+
+
+class Task:
+    """A partition this worker owns. Implements the steps' View."""
+
+    def __init__(self, task_id: TaskId, spec: AgentSpec, store: Store | None) -> None:
+        self.id = task_id
+        self.spec = spec
+        self.store = store
+        self.state = TaskState.RESTORING
+        self.position = 0
+        self.committed_position = 0
+        self._lanes = Lanes()
+        self.layers: dict[str, Layers] = (
+            {} if store is None else {t.name: Layers(t, store) for t in spec.tables}
+        )
+        self.dirty_since_ms = 0
+
+    @property
+    def lanes(self) -> Lanes:
+        """Watermarks of this source partition."""
+        return self._lanes
+
+    def table(self, name: str) -> Layers:
+        """A table of the group by its catalogue name."""
+        return self.layers[name]
+
+    def start(self, position: int, lanes: Lanes) -> None:
+        """Begin at a position whose effects so far are exactly what the store holds."""
+        for layers in self.layers.values():
+            layers.drop()
+        self.position = self.committed_position = position
+        self._lanes = lanes
+        self.dirty_since_ms = 0
+        self.state = TaskState.RUNNING
+
+    def stop(self) -> None:
+        """Take no more batches; everything uncommitted is forgotten."""
+        self.state = TaskState.RESTORING
+        for layers in self.layers.values():
+            layers.drop()
+
+    def close(self) -> None:
+        """Release the store."""
+        self.stop()
+        self.state = TaskState.CLOSED
+        if self.store is not None:
+            self.store.close()
+            self.store = None
+
+    def apply(self, effects: Effects) -> None:
+        """Bring state and lanes up to what a step decided."""
+        for name, partials in effects.updates.items():
+            self.layers[name].merge(partials)
+        for name, keys in effects.deletes.items():
+            self.layers[name].delete(keys)
+        if effects.lanes is not None:
+            self._lanes = effects.lanes
+
+    @property
+    def dirty(self) -> int:
+        """Rows changed since the last take."""
+        return sum(layers.dirty for layers in self.layers.values())
+
+    def take(self) -> TaskCommit:
+        """Freeze what this task adds to the epoch."""
+        return TaskCommit(
+            self.position,
+            self._lanes,
+            self.spec.changelog if self.layers else None,
+            {layers.spec: layers.take() for layers in self.layers.values()},
+        )
