@@ -1,0 +1,1 @@
+"""The consumer of ``log-events``: decodes a batch once for every step of the topic."""

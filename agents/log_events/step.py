@@ -1,0 +1,71 @@
+"""The agent of ``log-events``: one decoding, every step of the topic, one answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from agents.log_events.decode import EventBatch, read_events
+from app.engine.batch import RecordBatch
+from app.engine.effects import Effects, View
+
+LANE_IDLE_MS = 30_000
+"""Silence after which a lane holds no window open."""
+
+
+class EventStep(Protocol):
+    """A step over decoded events. Answers with partials, outputs and late records."""
+
+    def __call__(self, events: EventBatch, batch: RecordBatch, view: View, now_ms: int) -> Effects:
+        """Decide what the events change. No I/O, no clock, no logging."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogEventsStep:
+    """Engine step of the topic: decodes a batch and runs ``steps`` over it, in order.
+
+    A record that is late for several windows is reported once, for the first; the row of
+    each counts it.
+    """
+
+    steps: tuple[EventStep, ...]
+
+    def __call__(self, batch: RecordBatch, view: View, now_ms: int) -> Effects:
+        """Effects of all steps together, and the lanes after the batch."""
+        events = read_events(batch, view.lanes)
+        total = Effects(rejects=list(events.rejects))
+        if events.moved:
+            # Idleness is measured from when a record was worked on: after an outage the
+            # backlog is older than the idle timeout, yet its lanes are busy.
+            total.lanes = view.lanes.advanced(
+                {
+                    lane: (watermark, max(seen, now_ms))
+                    for lane, (watermark, seen) in events.moved.items()
+                }
+            )
+        lost: set[int] = set()
+        for step in self.steps:
+            found = step(events, batch, view, now_ms)
+            total.partials += found.partials
+            total.outputs += found.outputs
+            total.late += [each for each in found.late if each.index not in lost]
+            lost.update(each.index for each in found.late)
+        total.applied = len(batch) - len(total.rejects) - len(total.late)
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class LanesTick:
+    """Engine tick of the topic: retires the lanes of its partition that fell idle.
+
+    The engine tells every destination of the topic's partials of lanes that changed, so
+    windows elsewhere become final although nothing comes any more.
+    """
+
+    idle_ms: int = LANE_IDLE_MS
+
+    def __call__(self, partition: int, view: View, now_ms: int) -> Effects:  # noqa: ARG002 - the contract's signature
+        """The lanes, when one fell idle or was forgotten."""
+        lanes = view.lanes.retired(now_ms, self.idle_ms)
+        return Effects() if lanes is view.lanes else Effects(lanes=lanes)

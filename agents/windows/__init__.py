@@ -1,0 +1,1 @@
+"""Windows as steps: partials beside the source, merged where the key lives."""

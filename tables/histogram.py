@@ -1,0 +1,135 @@
+"""Log-histogram: the quantile sketch kept in state.
+
+A histogram is ``dict[bucket, count]`` over integer values (microseconds). It is exact as
+a sum of counts, so merging is plain addition: associative, commutative, without loss.
+Bucket bounds are integers computed with integer arithmetic only, so every worker on every
+machine agrees on them: each value up to 199 has a bucket of its own (0 included), and above
+that a bucket is at most 1 % wide, so its middle is within 0.5 % of every value in it.
+
+The scheme is that of DDSketch (Masson, Rim, Lee: "DDSketch", VLDB 2019) with bounds rounded
+to integers. ``docs/adr/0004-log-histogram.md`` says why not a t-digest.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
+from math import ceil
+
+from tdigest import TDigest
+
+Histogram = dict[int, int]
+
+LAYOUT = "log-1.01-int"
+"""Names the bucket bounds: part of the identity of every table that stores histograms."""
+
+VALUE_MAX = 1 << 40
+"""Values from here on (12.7 days in microseconds) share the last bucket."""
+
+
+def _bounds() -> tuple[int, ...]:
+    bounds = list(range(101))
+    while bounds[-1] < VALUE_MAX:
+        bounds.append(bounds[-1] * 101 // 100)
+    return tuple(bounds)
+
+
+_BOUNDS = _bounds()
+"""Bucket ``b`` holds the values ``_BOUNDS[b] <= v < _BOUNDS[b + 1]``."""
+_LAST = len(_BOUNDS) - 2
+
+# Looking a value up in a table costs a quarter of a binary search over 2 500 bounds.
+# FINE has a cell per value; COARSE a cell per 512 values, where buckets are wider than
+# that, so that a cell meets two buckets at most and one comparison decides.
+FINE_END = 1 << 16
+_COARSE_SHIFT = 9
+_COARSE_END = 1 << 26
+
+
+def _table(end: int, step: int) -> tuple[int, ...]:
+    cells: list[int] = []
+    for bucket_, (_, hi) in enumerate(pairwise(_BOUNDS)):
+        fill = min((hi + step - 1) // step, end // step) - len(cells)
+        cells.extend([bucket_] * fill)
+        if len(cells) * step >= end:
+            break
+    return tuple(cells)
+
+
+FINE = _table(FINE_END, 1)
+"""Bucket of each value below :data:`FINE_END`; index it directly where a call costs too much."""
+_COARSE = _table(_COARSE_END, 1 << _COARSE_SHIFT)
+
+
+def bucket(value: int) -> int:
+    """Bucket of an integer ``value >= 0``; 0 is the bucket of the value 0 alone.
+
+    Raises :class:`ValueError` for a negative value.
+    """
+    if value < FINE_END:
+        if value < 0:
+            raise ValueError(f"a histogram holds values >= 0, not {value}")
+        return FINE[value]
+    if value < _COARSE_END:
+        low = _COARSE[value >> _COARSE_SHIFT]
+        return low + 1 if value >= _BOUNDS[low + 1] else low
+    return min(bisect_right(_BOUNDS, value) - 1, _LAST)
+
+
+def middle(bucket_: int) -> float:
+    """Value that stands for a bucket: within 0.5 % of each value in it (below the last)."""
+    return (_BOUNDS[bucket_] + _BOUNDS[bucket_ + 1] - 1) / 2
+
+
+def valid(hist: Mapping[int, int]) -> bool:
+    """Whether every bucket exists and every count is positive (what is stored always is)."""
+    return not hist or (min(hist) >= 0 and max(hist) <= _LAST and min(hist.values()) > 0)
+
+
+def merge(left: Histogram, right: Histogram) -> Histogram:
+    """Both histograms as a new one; the cost follows the smaller plus a copy of the larger."""
+    if len(left) < len(right):
+        left, right = right, left
+    merged = left.copy()
+    for key, count in right.items():
+        merged[key] = merged.get(key, 0) + count
+    return merged
+
+
+def quantiles(
+    hist: Mapping[int, int], qs: Sequence[float], lowest: float, highest: float
+) -> list[float]:
+    """Values at the quantiles ``qs`` (each 0..1), in the order asked, in the values' unit.
+
+    The quantile q of n values is the ``ceil(q * n)``-th smallest (nearest rank), answered
+    as its bucket's middle and clamped to [``lowest``, ``highest``], the exact extremes.
+    Raises :class:`ValueError` for an empty histogram.
+    """
+    if not hist:
+        raise ValueError("an empty histogram has no quantiles")
+    buckets = sorted(hist)
+    ranks = list(accumulate(hist[b] for b in buckets))
+    found = []
+    for q in qs:
+        rank = max(1, ceil(q * ranks[-1]))
+        place = min(bisect_right(ranks, rank - 1), len(buckets) - 1)
+        found.append(min(max(middle(buckets[place]), lowest), highest))
+    return found
+
+
+def to_tdigest(hist: Mapping[int, int]) -> TDigest:
+    """A t-digest of the histogram: one weighted update per bucket, built when it is read."""
+    digest = TDigest()
+    for key in sorted(hist):
+        digest.update(middle(key), hist[key])
+    return digest
+
+
+def merged(hists: Iterable[Histogram]) -> Histogram:
+    """Sum of many histograms (windows, endpoints), as the dashboard asks for them."""
+    total: Histogram = {}
+    for hist in hists:
+        for key, count in hist.items():
+            total[key] = total.get(key, 0) + count
+    return total

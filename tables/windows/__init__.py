@@ -1,0 +1,1 @@
+"""Windows over streams: their declaration, their state, their rows and their answers."""

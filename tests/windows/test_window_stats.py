@@ -1,0 +1,135 @@
+"""The state of a window is a commutative monoid with a stable encoding."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.engine.chunks import LaneMark
+from tables.histogram import bucket
+from tables.lanes import LaneMarks
+from tables.windows.stats import (
+    EMPTY,
+    EVERY,
+    LANES_MAX,
+    SUM_MAX,
+    WindowAggregate,
+    WindowStats,
+    consistent,
+    merge_lanes,
+    microseconds,
+)
+
+aggregate = WindowAggregate()
+lanes = st.sets(st.integers(0, 200).map("{}/".format), max_size=50).map(
+    lambda found: tuple(sorted(found))
+)
+
+
+def stats_of(values: list[int], more: int, errors: int, late: int, fed_by: tuple[str, ...]):
+    hist: dict[int, int] = {}
+    for value in values:
+        hist[bucket(value)] = hist.get(bucket(value), 0) + 1
+    return WindowStats(
+        len(values) + more,
+        min(errors, len(values) + more),
+        len(values),
+        sum(values),
+        min(values, default=None),
+        max(values, default=None),
+        hist,
+        late,
+        fed_by,
+        more * 1_000,
+    )
+
+
+stats = st.builds(
+    stats_of,
+    st.lists(st.integers(0, 10**12), max_size=8),
+    st.integers(0, 5),
+    st.integers(0, 9),
+    st.integers(0, 3),
+    lanes,
+)
+
+
+@given(stats, stats, stats)
+def test_merge_is_a_commutative_monoid_and_changes_no_argument(
+    a: WindowStats, b: WindowStats, c: WindowStats
+):
+    before = aggregate.encode(a), aggregate.encode(b)
+    assert aggregate.merge(a, b) == aggregate.merge(b, a)
+    assert aggregate.merge(aggregate.merge(a, b), c) == aggregate.merge(a, aggregate.merge(b, c))
+    assert aggregate.merge(a, EMPTY) == a == aggregate.merge(EMPTY, a)
+    assert (aggregate.encode(a), aggregate.encode(b)) == before
+
+
+@given(stats)
+def test_encoding_round_trips(state: WindowStats):
+    assert aggregate.decode(aggregate.encode(state)) == state
+
+
+@given(stats, stats)
+def test_what_is_merged_of_consistent_states_is_consistent(a: WindowStats, b: WindowStats):
+    assert consistent(a)
+    assert consistent(aggregate.merge(a, b))
+
+
+def test_sums_stop_at_the_end_of_their_encoding():
+    huge = WindowStats(1, 0, 1, SUM_MAX, SUM_MAX, SUM_MAX, {0: 1})
+    twice = aggregate.merge(huge, huge)
+    assert twice.sum == SUM_MAX
+    assert aggregate.decode(aggregate.encode(twice)) == twice
+
+
+def test_a_row_fed_by_too_many_lanes_waits_for_every_lane():
+    many = tuple(sorted(f"{i}/" for i in range(LANES_MAX)))
+    assert merge_lanes(many, many[:1]) == many
+    assert merge_lanes(many, ("99999/",)) == EVERY
+    assert merge_lanes(EVERY, ("0/",)) == merge_lanes(("0/",), EVERY) == EVERY
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        WindowStats(count=1, errors=2),
+        WindowStats(count=0, n=1, sum=1, min=1, max=1, hist={1: 1}),
+        WindowStats(count=1, n=1, sum=5, min=1, max=1, hist={1: 1}),
+        WindowStats(count=1, n=1, sum=1, min=1, max=1, hist={1: 2}),
+        WindowStats(count=1, n=0, sum=1),
+        WindowStats(count=1, n=1, sum=1, min=None, max=1, hist={1: 1}),
+        WindowStats(count=1 << 40),
+        WindowStats(late=1 << 40),
+        WindowStats(lanes=tuple(f"{i}/" for i in range(LANES_MAX + 1))),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_not_consistent(wrong: WindowStats):
+    assert not consistent(wrong)
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xc1", b"\x91\xff", b"\x9f", b"[]"])
+def test_other_bytes_are_not_a_state(raw: bytes):
+    with pytest.raises(msgspec.MsgspecError):
+        aggregate.decode(raw)
+
+
+@pytest.mark.parametrize(
+    ("value_ms", "us"),
+    [(0, 0), (0.0004, 0), (0.0005, 1), (5, 5_000), (1.2345, 1_235), (1e9, 10**12)],
+)
+def test_milliseconds_become_integer_microseconds(value_ms: float, us: int):
+    assert microseconds(value_ms) == us
+
+
+marks = st.builds(LaneMark, st.integers(0, 9), st.integers(-1, 9), st.booleans())
+
+
+@given(marks, marks, marks)
+def test_the_latest_mark_of_a_lane_wins_in_any_order(a: LaneMark, b: LaneMark, c: LaneMark):
+    of = LaneMarks()
+    assert of.merge(a, b) == of.merge(b, a)
+    assert of.merge(of.merge(a, b), c) == of.merge(a, of.merge(b, c))
+    assert of.decode(of.encode(a)) == a
