@@ -111,6 +111,12 @@ class TableView(Protocol):
         """Committed rows whose key starts with prefix, in key order, at most ``limit``."""
         ...
 
+    def range(
+        self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
+    ) -> Iterable[tuple[bytes, Any]]:
+        """Committed rows with ``lo <= key < hi`` in key order, at most ``limit``."""
+        ...
+
 
 class View(Protocol):
     """What a step may read: the tables of its partition and the partition's lanes."""

@@ -25,8 +25,8 @@ NO_WATERMARK = -1
 class Lane:
     """How far a source of time has come.
 
-    ``watermark_ms``: highest event time accepted; ``seen_ms``: ingest time of the last record;
-    ``idle``: nothing came for the idle timeout, so no window waits for it.
+    ``watermark_ms``: highest event time accepted; ``seen_ms``: when the last record came
+    or, where it had waited, was worked on; ``idle``: nothing came for the idle timeout, so no window waits for it.
     """
 
     watermark_ms: int

@@ -1,0 +1,21 @@
+"""Agent of ``window-partials``: merges partials into the windows' tables."""
+
+from __future__ import annotations
+
+from agents.topics import DEAD_LETTERS, LATE_EVENTS, WINDOW_CHANGELOG, WINDOW_PARTIALS
+from agents.windows.merge import MergeWindows, RetentionTick, merge_tables
+from app.engine.spec import AgentSpec
+from tables.windows.spec import WindowSpec
+
+
+def windows_agent(windows: tuple[WindowSpec, ...]) -> AgentSpec:
+    """Global stage of every configured window."""
+    return AgentSpec(
+        topic=WINDOW_PARTIALS,
+        step=MergeWindows(windows),
+        dead_letter_topic=DEAD_LETTERS,
+        late_topic=LATE_EVENTS,
+        tables=merge_tables(windows),
+        changelog=WINDOW_CHANGELOG,
+        tick=RetentionTick(windows),
+    )
