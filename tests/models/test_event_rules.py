@@ -178,9 +178,10 @@ def test_garbage_is_an_error_of_the_named_kinds(garbage: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_bytes_decode_or_fail_in_the_named_ways(data: bytes) -> None:
-    for read, errors in ((decode_event, DECODE_ERRORS), (parse_json, NotJsonError)):
-        with contextlib.suppress(errors):
-            read(data)
+    with contextlib.suppress(*DECODE_ERRORS):
+        decode_event(data)
+    with contextlib.suppress(NotJsonError):
+        parse_json(data)
 
 
 def test_both_readers_know_the_same_fields() -> None:
