@@ -1,8 +1,8 @@
 """Composition root: the only place that knows everything.
 
 :func:`build` declares (agents, commands) and touches nothing outside the process;
-:func:`prepare` runs in a worker only, before it starts: own folder and port, broker, topics,
-engine, web.
+:meth:`Headrace.prepare` runs in a worker only, before it starts: own folder and port,
+broker, topics, engine, web.
 """
 
 from __future__ import annotations
@@ -13,23 +13,22 @@ import sys
 from agents.log_events.agent import log_events_agent
 from agents.normalise.agent import normalise_agents
 from agents.windows.agent import windows_agent
-from app.broker.catalogue import load_catalogue
-from app.broker.embedded import ensure_broker
-from app.broker.topics import ensure_topics
+from app.commands import register_commands
 from app.engine.clock import SystemClock
 from app.engine.engine import Engine
 from app.engine.faust_app import EngineApp
 from app.engine.metrics import EngineMetrics
 from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.transaction import AtLeastOnceWriter, Probe, TransactionalWriter
+from app.kafka import Kafka, connect
+from app.serving import PlainWeb, collectors, ingest_producer, install_web
 from app.settings import CONFIG_DIR, Settings, SettingsError, load_settings
 from app.slots import Slot, take_slot, web_port
 from app.worker import PreparedWorker
-from tables.windows.spec import WindowSpecError, WindowSpec, load_windows
+from tables.windows.spec import WindowSpec, WindowSpecError, load_windows
+from web.gateway.producer import IngestProducer
 
 logger = logging.getLogger(__name__)
-
-TOPICS_TIMEOUT_S = 30.0
 
 
 def no_probe(_step: str) -> None:
@@ -53,8 +52,10 @@ class Headrace(EngineApp):
         )
         self.settings = settings
         self.windows = windows
-        self.probe = probe
         self.clock = SystemClock()
+        self._probe = probe
+        self._ingest: IngestProducer | None = None
+        self._collects = False
         self.specs: tuple[AgentSpec, ...] = (
             *normalise_agents(),
             log_events_agent(windows),
@@ -63,43 +64,30 @@ class Headrace(EngineApp):
         for spec in self.specs:
             self.add_agent(spec.topic, settings.topic(spec.topic))
 
+    def _new_web(self) -> PlainWeb:
+        return PlainWeb(self)
+
     def prepare(self) -> None:
         """Make everything ready that the worker needs before it starts. Blocks."""
         settings = self.settings
         slot = take_slot(settings.home)
-        self._serve_on(web_port(settings.web_bind, settings.web_port))
+        self.serve_on(web_port(settings.web_bind, settings.web_port))
         self.conf.datadir = slot.folder
-        bootstrap = self._bootstrap()
-        catalogue = load_catalogue(CONFIG_DIR / "topics.yaml")
-        counts = ensure_topics(
-            bootstrap,
-            catalogue,
-            namespace=settings.namespace,
-            partitions=settings.partitions or (4 if settings.embedded else None),
-            replication=settings.replication or (1 if settings.embedded else 3),
-            timeout_s=TOPICS_TIMEOUT_S,
-        )
-        partitions = {name: counts[settings.topic(name)] for name in catalogue.names}
-        self.use_broker(bootstrap)
-        self.engine = self._engine(slot, bootstrap, partitions)
+        kafka = connect(settings, progress=logger.info)
+        self.use_broker(kafka.bootstrap)
+        self.engine = self._engine(slot, kafka)
+        self._ingest = ingest_producer(self, kafka.bootstrap)
+        # Readings of this machine are shipped once, by the first of its workers.
+        self._collects = slot.number == 0
+        install_web(self, self._ingest)
 
-    def _bootstrap(self) -> str:
-        broker = self.settings.broker
-        if broker is None:
-            return ensure_broker(self.settings.home, progress=logger.info).bootstrap
-        return ",".join(part.removeprefix("kafka://") for part in broker.split(";"))
-
-    def _serve_on(self, port: int) -> None:
-        self.conf.web_port = port
-        self.conf.canonical_url = f"http://{self.conf.web_host}:{port}"  # type: ignore[assignment]
-
-    def _engine(self, slot: Slot, bootstrap: str, partitions: dict[str, int]) -> Engine:
+    def _engine(self, slot: Slot, kafka: Kafka) -> Engine:
         settings = self.settings
         config = EngineConfig(
             group=settings.group,
-            bootstrap=bootstrap,
+            bootstrap=kafka.bootstrap,
             physical=settings.topic,
-            partitions=partitions,
+            partitions=kafka.partitions,
             transactional_id=f"{settings.group}-{slot.worker_id}",
             data_dir=slot.folder / (settings.namespace or "default"),
             worker=f"{self.conf.web_host}:{self.conf.web_port}",
@@ -108,16 +96,35 @@ class Headrace(EngineApp):
             state_memory_bytes=settings.state_memory_bytes,
         )
         writer = (
-            TransactionalWriter(config, self.probe)
+            TransactionalWriter(config, self._probe)
             if settings.guarantee == "exactly_once"
             else AtLeastOnceWriter(config, self.commit_plainly)
         )
-        return Engine(config, self.specs, writer, self.clock, EngineMetrics(), self.probe)
+        return Engine(config, self.specs, writer, self.clock, EngineMetrics(), self._probe)
+
+    async def on_start(self) -> None:
+        """Start the gateway's producer and the collectors with the application."""
+        await super().on_start()
+        if self._ingest is not None:
+            self._ingest.start()
+            if self._collects:
+                for collector in collectors(self, self._ingest):
+                    self.add_future(collector)
+        logger.info("Headrace's page: %s", self.conf.canonical_url)
+
+    async def on_stop(self) -> None:
+        """Stop taking events in, then hand over."""
+        if self._ingest is not None:
+            await self._ingest.stop()
+        await super().on_stop()
 
 
 def build(probe: Probe = no_probe) -> Headrace:
     """Declare the application from the settings; a wrong one ends the process with its name."""
     try:
-        return Headrace(load_settings(), load_windows(CONFIG_DIR / "windows.yaml"), probe)
+        settings = load_settings()
+        windows = load_windows(CONFIG_DIR / "windows.yaml")
     except (SettingsError, WindowSpecError) as exc:
         sys.exit(f"headrace: {exc}")
+    register_commands(settings)
+    return Headrace(settings, windows, probe)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import faust
+from faust.assignor.partition_assignor import PartitionAssignor
+from faust.exceptions import AlreadyConfiguredWarning
 from faust.types import TP, StreamT
 
 from app.engine.engine import Delivery, Engine
@@ -44,9 +47,25 @@ class EngineApp(faust.App):
     def use_broker(self, bootstrap: str) -> None:
         """Talk to these brokers (``host:port,host:port``); call before the app starts."""
         url = "kafka://" + bootstrap.replace(",", ";")
-        self.conf.broker = self.conf.broker_consumer = self.conf.broker_producer = url  # type: ignore[assignment]
+        with warnings.catch_warnings():
+            # Faust warns that transports may have the old address; they are made anew below.
+            warnings.simplefilter("ignore", AlreadyConfiguredWarning)
+            self.conf.broker = self.conf.broker_consumer = self.conf.broker_producer = url  # type: ignore[assignment]
         self.transport = self._new_transport()
         self.producer_transport = self._new_producer_transport()
+
+    def serve_on(self, port: int) -> None:
+        """Web port and the URL that other workers and queries are told."""
+        self.conf.web_port = port
+        self.conf.canonical_url = f"http://{self.conf.web_host}:{port}"  # type: ignore[assignment]
+
+    def owner_url(self, topic: str, partition: int) -> str | None:
+        """URL of the worker that owns a partition (physical topic); None: not known yet."""
+        assignor: PartitionAssignor = self.assignor  # type: ignore[assignment]
+        for url, topics in assignor.external_topics_metadata().items():
+            if partition in topics.get(topic, ()):
+                return str(url).rstrip("/")
+        return None
 
     def logical(self, topic: str) -> str:
         """Catalogue name of a physical topic."""

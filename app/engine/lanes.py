@@ -26,7 +26,8 @@ class Lane:
     """How far a source of time has come.
 
     ``watermark_ms``: highest event time accepted; ``seen_ms``: when the last record came
-    or, where it had waited, was worked on; ``idle``: nothing came for the idle timeout, so no window waits for it.
+    or, where it had waited, was worked on; ``idle``: nothing came for the idle timeout, so
+    no window waits for it.
     """
 
     watermark_ms: int

@@ -115,9 +115,8 @@ class Restorer:
             if not unstable:
                 break
             time.sleep(0.1)
-        low = self._offsets(
-            {(physical(t.topic), t.partition) for t in wanted}, OffsetSpec.earliest()
-        )
+        tps = {(physical(t.topic), t.partition) for t in wanted}
+        low = self._offsets(tps, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
         points = {}
         for task in wanted:
             tp = (physical(task.topic), task.partition)

@@ -1,0 +1,77 @@
+"""What a worker serves and collects besides its agents: web, gateway, collectors."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING
+
+from faust.web.drivers.aiohttp import Web
+from prometheus_client import REGISTRY
+
+from agents.shipping.brokerlog import run_brokerlog
+from agents.shipping.demo import run_demo
+from agents.shipping.host import run_host
+from agents.shipping.port import SinkError
+from app.broker.properties import Layout
+from app.engine.queries import EngineQueries
+from app.models.event import LogEvent
+from web.gateway.logs import LogsGateway
+from web.gateway.producer import IngestMetrics, IngestProducer, IngestUnavailable
+from web.live.feed import LiveFeed
+from web.server import WebDeps, install, requests_window
+
+if TYPE_CHECKING:
+    from app.main import Headrace
+
+
+class PlainWeb(Web):
+    """Faust's web server without Faust's own pages, which would tell anyone anything."""
+
+    default_blueprints = ()
+    production_blueprints = ()
+    debug_blueprints = ()
+    optional_blueprints = ()
+
+
+class CollectorSink:
+    """The gateway's producer as the collectors see it."""
+
+    def __init__(self, producer: IngestProducer) -> None:
+        self._producer = producer
+
+    async def send(self, topic: str, events: Sequence[LogEvent]) -> None:
+        """Send events; raises :class:`SinkError` when they may not have arrived."""
+        try:
+            await self._producer.send(topic, events)
+        except IngestUnavailable as exc:
+            raise SinkError(str(exc)) from exc
+
+
+def ingest_producer(app: Headrace, bootstrap: str) -> IngestProducer:
+    """The producer of the gateway and the collectors: its own, never the epoch's."""
+    return IngestProducer(bootstrap, app.settings.topic, IngestMetrics(REGISTRY))
+
+
+def install_web(app: Headrace, producer: IngestProducer) -> None:
+    """Put gateway, queries and page onto the web server that Faust owns."""
+    engine, clock = app.engine, app.clock.now_ms
+    queries = EngineQueries(engine, app.owner_url, app.clock)
+    gateway = LogsGateway(producer, app.settings.ingest_rate, clock, REGISTRY)
+    live = LiveFeed(requests_window(app.windows), queries, clock)
+    deps = WebDeps(app.settings, queries, app.windows, gateway, live, clock, REGISTRY)
+    install(app.web.web_app, deps)  # type: ignore[attr-defined]  # the driver is PlainWeb
+
+
+def collectors(app: Headrace, producer: IngestProducer) -> list[Coroutine[object, object, None]]:
+    """What this worker ships without being asked, by its settings."""
+    settings, clock = app.settings, app.clock
+    sink = CollectorSink(producer)
+    running: list[Coroutine[object, object, None]] = []
+    if settings.collect:
+        running.append(run_host(sink, clock=clock, folder=settings.home))
+        if settings.embedded:
+            log = Layout(settings.home).log
+            running.append(run_brokerlog(sink, log, clock=clock, since_ms=clock.now_ms()))
+    if settings.demo:
+        running.append(run_demo(sink, clock=clock))
+    return running
