@@ -1,0 +1,227 @@
+"""In-memory implementation of the Queries port, and a worker's web server around it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import CollectorRegistry
+
+from app.engine.batch import Headers
+from app.engine.chunks import LaneMark
+from app.engine.partitioner import partition_for
+from app.engine.query import CommitListener, NotOwnedError, NotReadyError, Owner
+from app.models.event import LogEvent
+from app.settings import Settings
+from tables.histogram import bucket
+from tables.lanes import LANES_TABLE
+from tables.windows.keys import row_key
+from tables.windows.spec import ErrorsWhen, WindowSpec
+from tables.windows.stats import WindowStats
+from web.gateway.logs import LogsGateway
+from web.live.feed import LiveFeed
+from web.server import WebDeps, install
+
+MINUTE = 60_000
+NOW = 1_790_000_040_000
+"""A whole minute."""
+PARTITIONS = 4
+LANE = "0/"
+
+SPEC = WindowSpec(
+    name="requests_per_endpoint",
+    topic="log-events",
+    kind="tumbling",
+    size_ms=MINUTE,
+    grace_ms=30_000,
+    key="endpoint",
+    value="latency_ms",
+    errors=ErrorsWhen(500),
+)
+
+
+def stats_of(latencies_ms: Sequence[float], errors: int = 0) -> WindowStats:
+    """State of a window that saw these latencies."""
+    micros = [round(each * 1000) for each in latencies_ms]
+    hist: dict[int, int] = {}
+    for value in micros:
+        hist[bucket(value)] = hist.get(bucket(value), 0) + 1
+    return WindowStats(
+        count=len(micros),
+        errors=errors,
+        n=len(micros),
+        sum=sum(micros),
+        min=min(micros, default=None),
+        max=max(micros, default=None),
+        hist=hist,
+        lanes=(LANE,),
+        updated_ms=NOW,
+    )
+
+
+class MemoryTable:
+    """Committed rows kept in a dict."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, Any] = {}
+
+    def get(self, key: bytes) -> Any | None:
+        return self.rows.get(key)
+
+    def range(
+        self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
+    ) -> Iterator[tuple[bytes, Any]]:
+        keys = sorted(k for k in self.rows if k >= lo and (hi is None or k < hi))
+        if reverse:
+            keys.reverse()
+        return iter([(key, self.rows[key]) for key in keys[:limit]])
+
+
+@dataclass
+class Cluster:
+    """Rows of every partition, and which worker owns it (None: nobody at the moment)."""
+
+    owners: dict[int, str | None]
+    urls: dict[str, str] = field(default_factory=dict)
+    tables: dict[tuple[int, str], MemoryTable] = field(default_factory=dict)
+    restoring: set[int] = field(default_factory=set)
+    listeners: dict[str, list[CommitListener]] = field(default_factory=dict)
+
+    def table(self, partition: int, name: str) -> MemoryTable:
+        return self.tables.setdefault((partition, name), MemoryTable())
+
+    def put(self, key: str, start_ms: int, stats: WindowStats) -> int:
+        """Commit a row; its owner's listeners hear of it. Returns its partition."""
+        partition = partition_for(key.encode(), PARTITIONS)
+        raw = row_key(key, start_ms)
+        self.table(partition, SPEC.name).rows[raw] = stats
+        for listener in self.listeners.get(self.owners[partition] or "", ()):
+            listener(partition, {raw: stats})
+        return partition
+
+    def mark(self, watermark_ms: int) -> None:
+        """Every partition knows the live lane to have come this far."""
+        for partition in range(PARTITIONS):
+            mark = LaneMark(seen_ms=NOW, watermark_ms=watermark_ms, idle=False)
+            self.table(partition, LANES_TABLE).rows[LANE.encode()] = mark
+
+
+def cluster_of(*workers: str) -> Cluster:
+    """Partitions dealt out in turn."""
+    return Cluster({p: workers[p % len(workers)] for p in range(PARTITIONS)})
+
+
+class MemoryQueries:
+    """One worker's view of the cluster."""
+
+    def __init__(self, worker: str, cluster: Cluster) -> None:
+        self._worker = worker
+        self._cluster = cluster
+
+    @property
+    def worker(self) -> str:
+        return self._worker
+
+    def owner(self, topic: str, key: bytes) -> Owner:
+        return self._owner(topic, partition_for(key, PARTITIONS))
+
+    def owners(self, topic: str) -> list[Owner]:
+        return [self._owner(topic, partition) for partition in range(PARTITIONS)]
+
+    def _owner(self, topic: str, partition: int) -> Owner:
+        assert topic == "window-partials"
+        owner = self._cluster.owners[partition]
+        return Owner(partition, self._cluster.urls.get(owner or ""), owner == self._worker)
+
+    def table(self, topic: str, partition: int, name: str) -> MemoryTable:
+        if not self._owner(topic, partition).local:
+            raise NotOwnedError(f"{partition} is elsewhere")
+        if partition in self._cluster.restoring:
+            raise NotReadyError(f"{partition} is being restored")
+        return self._cluster.table(partition, name)
+
+    def staleness_ms(self, topic: str, partition: int) -> int:
+        self.table(topic, partition, SPEC.name)
+        return 7
+
+    def ready(self) -> tuple[bool, str]:
+        mine = [p for p, owner in self._cluster.owners.items() if owner == self._worker]
+        waiting = [p for p in mine if p in self._cluster.restoring]
+        return (not waiting, f"restoring {waiting}" if waiting else "ready")
+
+    def on_commit(self, topic: str, table: str, listener: CommitListener) -> None:
+        assert (topic, table) == ("window-partials", SPEC.name)
+        self._cluster.listeners.setdefault(self._worker, []).append(listener)
+
+
+@dataclass
+class RecordingSink:
+    """Keeps what it is sent; ``failure`` is raised instead when set."""
+
+    sent: list[tuple[str, LogEvent]] = field(default_factory=list)
+    failure: Exception | None = None
+
+    async def send(self, topic: str, events: Sequence[LogEvent], headers: Headers = ()) -> None:
+        assert not headers
+        if self.failure is not None:
+            raise self.failure
+        self.sent += [(topic, event) for event in events]
+
+
+@dataclass
+class Clock:
+    """A clock that moves when told."""
+
+    now_ms: int = NOW
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+@dataclass
+class Worker:
+    """A running web server and what is behind it."""
+
+    client: TestClient[web.Request, web.Application]
+    live: LiveFeed
+    sink: RecordingSink
+    registry: CollectorRegistry
+    queries: MemoryQueries
+
+    async def json(self, path: str, status: int = 200) -> Any:
+        async with self.client.get(path) as response:
+            body = await response.json(content_type=None)
+            assert response.status == status, body
+            return body
+
+
+@asynccontextmanager
+async def running_worker(
+    cluster: Cluster | None = None,
+    name: str = "w1",
+    *,
+    clock: Callable[[], int] | None = None,
+    rate: int = 50_000,
+    overrides: Mapping[str, object] | None = None,
+    period_s: float = 3_600,
+) -> AsyncIterator[Worker]:
+    """A worker's web server on a free port, known to the cluster by its URL.
+
+    Its feed stands still unless told otherwise: tests make the seconds pass.
+    """
+    cluster = cluster or cluster_of(name)
+    clock = clock or Clock()
+    queries, sink, registry = MemoryQueries(name, cluster), RecordingSink(), CollectorRegistry()
+    live = LiveFeed(SPEC, queries, clock, period_s)
+    settings = Settings(**(overrides or {}))  # type: ignore[arg-type]
+    gateway = LogsGateway(sink, rate, clock, registry)
+    app = web.Application()
+    install(app, WebDeps(settings, queries, (SPEC,), gateway, live, clock, registry))
+    server = TestServer(app)
+    async with TestClient(server) as client:
+        cluster.urls[name] = str(server.make_url("")).rstrip("/")
+        yield Worker(client, live, sink, registry, queries)

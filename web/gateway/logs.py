@@ -1,0 +1,177 @@
+"""``POST /api/v1/logs``: events in, 202 once the broker has them.
+
+body -> items -> canonical events -> admission (token bucket) -> producer -> answer
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+from uuid import uuid4
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter
+
+from app.engine.batch import Headers
+from app.models.event import LogEvent
+from app.models.incoming import FieldError, normalise
+from web.gateway.body import read_body
+from web.gateway.limits import TokenBucket
+from web.gateway.parse import BATCH_MAX, BatchTooLongError, MalformedError, Parsed, parse_body
+from web.gateway.producer import IngestUnavailable
+from web.problem import ItemError, Kind, ProblemError, json_response
+
+TOPIC: Final = "application-logs"
+REQUESTS_MAX: Final = 256
+"""Requests being read or acknowledged at once: with 1 MiB each, the memory they can take."""
+
+_NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
+
+
+class EventSink(Protocol):
+    """Where accepted events go; returns once they are durable."""
+
+    async def send(self, topic: str, events: Sequence[LogEvent], headers: Headers = ()) -> None:
+        """Write all, or raise :class:`IngestUnavailable`."""
+        ...
+
+
+def _new_id() -> str:
+    return str(uuid4())
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """Items of a request in order, each an event or the reasons why not."""
+
+    outcomes: list[LogEvent | list[FieldError]]
+    single: bool
+
+    @property
+    def events(self) -> list[LogEvent]:
+        return [each for each in self.outcomes if isinstance(each, LogEvent)]
+
+    @property
+    def errors(self) -> list[ItemError]:
+        return [
+            ItemError(index, error.field, error.reason)
+            for index, each in enumerate(self.outcomes)
+            if not isinstance(each, LogEvent)
+            for error in each
+        ]
+
+    def results(self) -> dict[str, object]:
+        """Answer to a batch: what became of each item."""
+        results: list[dict[str, object]] = [
+            {"status": 202, "eventId": each.event_id}
+            if isinstance(each, LogEvent)
+            else {"status": 400, "errors": each}
+            for each in self.outcomes
+        ]
+        accepted = len(self.events)
+        return {
+            "results": results,
+            "accepted": accepted,
+            "rejected": len(self.outcomes) - accepted,
+        }
+
+
+class LogsGateway:
+    """The ingest endpoint of one worker.
+
+    Over ``rate`` events per second it answers 429, and counts each such answer in
+    ``producer_throttled_total``; while the events cannot be made durable it answers 503.
+    Both carry Retry-After.
+    """
+
+    def __init__(
+        self,
+        sink: EventSink,
+        rate: int,
+        clock: Callable[[], int],
+        registry: CollectorRegistry,
+        new_id: Callable[[], str] = _new_id,
+    ) -> None:
+        """``clock`` gives epoch milliseconds, ``new_id`` the ids of events that have none."""
+        self._sink = sink
+        self._clock = clock
+        self._new_id = new_id
+        self._bucket = TokenBucket(rate, clock())
+        self._requests = 0
+        self._throttled = Counter("producer_throttled", "Requests answered 429", registry=registry)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer one request; raises :class:`ProblemError` for every other end."""
+        if self._requests >= REQUESTS_MAX:
+            raise ProblemError(
+                Kind.UNAVAILABLE, f"{REQUESTS_MAX} requests are under way", retry_after_s=1
+            )
+        self._requests += 1
+        try:
+            judged = self._judge(await self._items(request))
+            await self._accept(judged)
+        finally:
+            self._requests -= 1
+        if judged.single:
+            return json_response({"eventId": judged.events[0].event_id}, 202)
+        return json_response(judged.results(), 202)
+
+    @staticmethod
+    async def _items(request: web.Request) -> Parsed:
+        raw = await read_body(request)
+        try:
+            parsed = parse_body(raw, ndjson=request.content_type in _NDJSON)
+        except MalformedError as exc:
+            raise ProblemError(
+                Kind.INVALID,
+                "the body cannot be read; nothing was accepted",
+                errors=[ItemError(exc.index, "", exc.reason)],
+            ) from exc
+        except BatchTooLongError as exc:
+            raise ProblemError(
+                Kind.TOO_LARGE, f"more than {BATCH_MAX} events in one request: split the batch"
+            ) from exc
+        if not parsed.items:
+            raise ProblemError(
+                Kind.INVALID,
+                "the batch holds no events",
+                errors=[ItemError(0, "", "expected at least one event")],
+            )
+        return parsed
+
+    def _judge(self, parsed: Parsed) -> _Judged:
+        now_ms = self._clock()
+        judged = _Judged(
+            [normalise(item, now_ms, self._new_id) for item in parsed.items], parsed.single
+        )
+        if not judged.events:
+            raise ProblemError(
+                Kind.INVALID,
+                "the event is not valid" if parsed.single else "no event of the batch is valid",
+                errors=judged.errors,
+                extra={} if parsed.single else judged.results(),
+            )
+        return judged
+
+    async def _accept(self, judged: _Judged) -> None:
+        events = judged.events
+        admission = self._bucket.take(len(events), self._clock())
+        if not admission.admitted:
+            self._throttled.inc()
+            raise ProblemError(
+                Kind.THROTTLED,
+                "this worker accepts fewer events per second (ingest_rate)",
+                retry_after_s=-(-admission.wait_ms // 1000),
+            )
+        if admission.wait_ms:
+            await asyncio.sleep(admission.wait_ms / 1000)
+        try:
+            await self._sink.send(TOPIC, events)
+        except IngestUnavailable as exc:
+            raise ProblemError(
+                Kind.UNAVAILABLE,
+                f"{exc}; send the events again, with the same event ids",
+                retry_after_s=exc.retry_after_s,
+            ) from exc

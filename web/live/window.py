@@ -1,0 +1,213 @@
+"""The last minutes of a window table, followed commit by commit. Pure: time is passed in.
+
+A row's state only grows, so what happened since the last sample is the difference of
+two states. Rows that existed before the feed began are its base line, not its traffic.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from heapq import nlargest
+from typing import Final
+
+from tables.histogram import Histogram, merged
+from tables.windows.stats import EMPTY, WindowStats
+from web.live.sample import ENDPOINTS_MAX, EndpointFigures, Sample, p95_ms
+
+LIVE_MS: Final = 10 * 60_000
+"""Rows of windows that ended longer ago (shipped old files) are not live."""
+AHEAD_MS: Final = 10 * 60_000
+SUMMED_MS: Final = 5 * 60_000
+ROWS_MAX: Final = 50_000
+SKETCHED_ROWS_MAX: Final = 1_000
+"""Rows whose histogram is kept (some kilobytes each): with more keys, p95 is that of these."""
+EXPIRE_EVERY_MS: Final = 10_000
+RATE_SAMPLES: Final = 10
+
+Endpoint = tuple[int, str]
+"""Partition and key."""
+
+
+@dataclass(slots=True)
+class _Row:
+    """``seen`` is the state of the last sample; ``sketched``: both keep their histogram."""
+
+    stats: WindowStats
+    seen: WindowStats
+    sketched: bool
+
+
+@dataclass(slots=True)
+class _Delta:
+    count: int = 0
+    errors: int = 0
+    hists: list[Histogram] = field(default_factory=list)
+    keys: Counter[Endpoint] = field(default_factory=Counter)
+
+
+def _light(stats: WindowStats) -> WindowStats:
+    """The counters alone."""
+    return WindowStats(count=stats.count, errors=stats.errors)
+
+
+def _grown(new: Histogram, old: Histogram) -> Histogram:
+    if not old:
+        return new
+    return {b: n - old.get(b, 0) for b, n in new.items() if n > old.get(b, 0)}
+
+
+class LiveWindow:
+    """Live rows of the partitions of this worker, at most :data:`ROWS_MAX`."""
+
+    def __init__(self, size_ms: int, now_ms: int) -> None:
+        """``size_ms``: the windows' length; ``now_ms``: when following begins."""
+        self._size_ms = size_ms
+        self._sampled_ms = now_ms
+        self._expired_ms = now_ms
+        self._rows: dict[Endpoint, dict[int, _Row]] = {}
+        self._row_count = 0
+        self._sketched_count = 0
+        self._touched: set[tuple[Endpoint, int]] = set()
+        self._recent: deque[tuple[int, Counter[Endpoint]]] = deque(maxlen=RATE_SAMPLES)
+        self._truncated = False
+
+    def live(self, start_ms: int, now_ms: int) -> bool:
+        """Whether a window of that start is followed."""
+        return now_ms - LIVE_MS < start_ms + self._size_ms and start_ms <= now_ms + AHEAD_MS
+
+    def seed(
+        self, partition: int, key: str, start_ms: int, stats: WindowStats, now_ms: int
+    ) -> None:
+        """A row as it was before following began: counted in sums, not as traffic."""
+        row = self._row((partition, key), start_ms, now_ms)
+        if row is not None and row.stats.count <= stats.count:
+            row.stats = row.seen = stats if row.sketched else _light(stats)
+
+    def apply(
+        self, partition: int, key: str, start_ms: int, stats: WindowStats | None, now_ms: int
+    ) -> None:
+        """A committed row: its new state, or None when it was removed."""
+        endpoint = (partition, key)
+        if stats is None:
+            self._drop(endpoint, start_ms)
+            return
+        row = self._row(endpoint, start_ms, now_ms)
+        if row is not None:
+            row.stats = stats if row.sketched else _light(stats)
+            self._touched.add((endpoint, start_ms))
+
+    def forget(self, partition: int) -> None:
+        """The partition left this worker."""
+        for endpoint in [each for each in self._rows if each[0] == partition]:
+            for start_ms in list(self._rows[endpoint]):
+                self._drop(endpoint, start_ms)
+
+    def sample(self, now_ms: int) -> Sample:
+        """What was committed since the last sample; afterwards that is the base line."""
+        self._expire(now_ms)
+        delta = self._take_delta()
+        elapsed_ms = max(1, now_ms - self._sampled_ms)
+        self._sampled_ms = now_ms
+        self._recent.append((elapsed_ms, delta.keys))
+        truncated, self._truncated = self._truncated, False
+        return Sample(
+            ts=now_ms,
+            elapsed_ms=elapsed_ms,
+            count=delta.count,
+            errors=delta.errors,
+            hist=merged(delta.hists),
+            endpoints=tuple(self._busiest(now_ms)),
+            truncated=truncated,
+        )
+
+    def _row(self, endpoint: Endpoint, start_ms: int, now_ms: int) -> _Row | None:
+        if not self.live(start_ms, now_ms):
+            return None
+        row = self._rows.get(endpoint, {}).get(start_ms)
+        if row is None:
+            if self._row_count >= ROWS_MAX:
+                self._truncated = True
+                return None
+            sketched = self._sketched_count < SKETCHED_ROWS_MAX and self._growing(start_ms, now_ms)
+            row = _Row(EMPTY, EMPTY, sketched)
+            self._rows.setdefault(endpoint, {})[start_ms] = row
+            self._row_count += 1
+            self._sketched_count += sketched
+        return row
+
+    def _growing(self, start_ms: int, now_ms: int) -> bool:
+        """Whether the window is open, or so recently closed that it is still shown."""
+        return now_ms < start_ms + 2 * self._size_ms
+
+    def _drop(self, endpoint: Endpoint, start_ms: int) -> None:
+        starts = self._rows.get(endpoint)
+        row = starts.pop(start_ms, None) if starts is not None else None
+        if row is not None:
+            self._row_count -= 1
+            self._sketched_count -= row.sketched
+        if starts is not None and not starts:
+            del self._rows[endpoint]
+
+    def _take_delta(self) -> _Delta:
+        delta = _Delta()
+        for endpoint, start_ms in self._touched:
+            row = self._rows.get(endpoint, {}).get(start_ms)
+            if row is None:
+                continue
+            count = row.stats.count - row.seen.count
+            if count > 0:
+                delta.count += count
+                delta.errors += max(0, row.stats.errors - row.seen.errors)
+                delta.keys[endpoint] += count
+                if row.sketched:
+                    delta.hists.append(_grown(row.stats.hist, row.seen.hist))
+            row.seen = row.stats
+        self._touched.clear()
+        return delta
+
+    def _expire(self, now_ms: int) -> None:
+        """Drop rows that are no longer live, and histograms of windows well past their end."""
+        if 0 <= now_ms - self._expired_ms < EXPIRE_EVERY_MS:
+            return
+        self._expired_ms = now_ms
+        for endpoint, starts in list(self._rows.items()):
+            for start_ms, row in list(starts.items()):
+                if not self.live(start_ms, now_ms):
+                    self._drop(endpoint, start_ms)
+                elif row.sketched and not self._growing(start_ms, now_ms):
+                    row.stats, row.seen, row.sketched = _light(row.stats), _light(row.seen), False
+                    self._sketched_count -= 1
+
+    def _busiest(self, now_ms: int) -> Iterator[EndpointFigures]:
+        rates: Counter[Endpoint] = Counter()
+        for _, keys in self._recent:
+            rates.update(keys)
+        seconds = sum(elapsed for elapsed, _ in self._recent) / 1000
+        ranked = nlargest(ENDPOINTS_MAX, rates, key=lambda e: (rates[e], e))
+        chosen = [endpoint for endpoint in ranked if endpoint in self._rows]
+        if len(chosen) < ENDPOINTS_MAX:
+            quiet = {e: self._summed(e, now_ms)[0] for e in self._rows if e not in rates}
+            busiest = nlargest(ENDPOINTS_MAX - len(chosen), quiet, key=lambda e: (quiet[e], e))
+            chosen += [endpoint for endpoint in busiest if quiet[endpoint]]
+        for endpoint in chosen:
+            count, errors = self._summed(endpoint, now_ms)
+            hists = (row.stats.hist for row in self._rows[endpoint].values())
+            yield EndpointFigures(
+                endpoint=endpoint[1],
+                rate=round(rates[endpoint] / seconds, 3),
+                count=count,
+                errors=errors,
+                error_rate=errors / count if count else 0.0,
+                p95_ms=p95_ms(merged(hists)),
+            )
+
+    def _summed(self, endpoint: Endpoint, now_ms: int) -> tuple[int, int]:
+        """Count and errors of the windows that start within the last five minutes."""
+        rows = [
+            row.stats
+            for start_ms, row in self._rows[endpoint].items()
+            if now_ms - SUMMED_MS < start_ms <= now_ms
+        ]
+        return sum(stats.count for stats in rows), sum(stats.errors for stats in rows)

@@ -1,0 +1,1 @@
+"""Reads of the committed windows from any worker, and the worker's own condition."""

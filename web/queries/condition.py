@@ -1,0 +1,54 @@
+"""What a worker says of itself: ready, healthy, measured."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from app.engine.query import Queries
+from app.settings import Settings
+from web.problem import Kind, ProblemError, json_response
+
+UNREPLICATED = (
+    "topics have one replica: losing the broker's disk loses data. "
+    "Use a cluster of three brokers (HEADRACE_BROKER) where that matters"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """``GET /ready``, ``/api/v1/health`` and ``/metrics``."""
+
+    settings: Settings
+    queries: Queries
+    registry: CollectorRegistry
+
+    async def ready(self, _request: web.Request) -> web.Response:
+        """200 once every assigned partition is restored, 503 with what is awaited before."""
+        ready, reason = self.queries.ready()
+        if not ready:
+            raise ProblemError(Kind.UNAVAILABLE, reason, retry_after_s=1)
+        return json_response({"ready": True, "worker": self.queries.worker})
+
+    async def health(self, _request: web.Request) -> web.Response:
+        """200 while the process answers; warns when durability is that of one disk."""
+        replication = self.settings.replication or (1 if self.settings.embedded else 3)
+        return json_response(
+            {
+                "status": "UP",
+                "worker": self.queries.worker,
+                "replication": replication,
+                "warnings": [UNREPLICATED] if replication == 1 else [],
+            }
+        )
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        """Prometheus text. Rendered in a thread: many label sets take long."""
+        text = await asyncio.get_running_loop().run_in_executor(
+            None, generate_latest, self.registry
+        )
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,83 @@
+"""Query parameters of the window endpoints, validated. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from web.problem import ItemError, Kind, ProblemError
+
+WINDOWS_MAX: Final = 1_440
+"""Windows in one answer."""
+KEYS_DEFAULT: Final = 100
+KEYS_MAX: Final = 1_000
+EPOCH_MS_MAX: Final = 1 << 53
+
+
+@dataclass(frozen=True, slots=True)
+class StartRange:
+    """Windows whose start lies in ``[from_ms, to_ms)``; None: no bound on that side."""
+
+    from_ms: int | None
+    to_ms: int | None
+
+
+def _refuse(field: str, reason: str) -> ProblemError:
+    return ProblemError(
+        Kind.INVALID, f"parameter {field}: {reason}", errors=[ItemError(0, field, reason)]
+    )
+
+
+def _epoch_ms(query: Mapping[str, str], field: str) -> int | None:
+    text = query.get(field)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= EPOCH_MS_MAX):
+        raise _refuse(field, "expected epoch milliseconds, a whole number of at least 0")
+    return int(text)
+
+
+def parse_range(query: Mapping[str, str], advance_ms: int) -> StartRange:
+    """``from`` and ``to``; with both given they span at most :data:`WINDOWS_MAX` windows.
+
+    Raises a 400 :class:`ProblemError` that names the field and the limit.
+    """
+    from_ms, to_ms = _epoch_ms(query, "from"), _epoch_ms(query, "to")
+    if from_ms is not None and to_ms is not None:
+        if from_ms >= to_ms:
+            raise _refuse("from", f"must be less than to ({from_ms} >= {to_ms})")
+        if -(-(to_ms - from_ms) // advance_ms) > WINDOWS_MAX:
+            raise _refuse(
+                "to",
+                f"the range holds more than {WINDOWS_MAX} windows: "
+                f"ask for at most {WINDOWS_MAX * advance_ms} ms",
+            )
+    return StartRange(from_ms, to_ms)
+
+
+def parse_limit(query: Mapping[str, str]) -> int:
+    """``limit``: 1 to :data:`KEYS_MAX`, :data:`KEYS_DEFAULT` when absent; 400 otherwise."""
+    text = query.get("limit", str(KEYS_DEFAULT))
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= KEYS_MAX):
+        raise _refuse("limit", f"expected a whole number from 1 to {KEYS_MAX}")
+    return int(text)
+
+
+def encode_cursor(key: str) -> str:
+    """Opaque cursor of "everything after this key"."""
+    return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+
+
+def parse_cursor(query: Mapping[str, str]) -> str | None:
+    """Key of the ``cursor``, or None for the first page; 400 for one we did not give out."""
+    text = query.get("cursor")
+    if text is None:
+        return None
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        return raw.decode()
+    except (binascii.Error, UnicodeDecodeError, ValueError) as exc:
+        raise _refuse("cursor", "expected the cursor of the page before, as it was given") from exc

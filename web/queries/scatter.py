@@ -1,0 +1,90 @@
+"""Asking every worker that owns a part of the window tables, and saying who did not answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from app.engine.query import NotReadyError, Owner, Queries
+from web.peers import FORWARDED, PeerError, Peers
+from web.problem import Kind, ProblemError
+
+PARTIALS_TOPIC: Final = "window-partials"
+"""Topic whose agent owns the window tables."""
+HOP_TIMEOUT_S: Final = 3.0
+RETRY_AFTER_S: Final = 2
+MOVING: Final = "rebalancing"
+"""Stands among the missing workers for partitions that have no owner at the moment."""
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered(Generic[T]):
+    """Answers of the workers that gave one, and names of those that did not."""
+
+    answers: list[T]
+    missing: list[str]
+
+
+def is_forwarded(request: web.Request, queries: Queries) -> bool:
+    """Whether another worker asks, which is never passed on a second time.
+
+    503 when it is this worker that asked: in a rebalance it may be named as the owner of a
+    partition before it has it, and would count its own rows twice.
+    """
+    asker = request.headers.get(FORWARDED)
+    if asker == queries.worker:
+        raise moving()
+    return asker is not None
+
+
+def moving() -> ProblemError:
+    """503 for a partition that changes its owner."""
+    return ProblemError(
+        Kind.UNAVAILABLE,
+        "the partition is moving to another worker",
+        retry_after_s=RETRY_AFTER_S,
+    )
+
+
+def restoring(exc: NotReadyError) -> ProblemError:
+    """503 for a partition that is being restored."""
+    return ProblemError(Kind.UNAVAILABLE, str(exc), retry_after_s=RETRY_AFTER_S)
+
+
+def local_partitions(queries: Queries) -> list[int]:
+    """Partitions of the window tables that this worker owns."""
+    return [owner.partition for owner in queries.owners(PARTIALS_TOPIC) if owner.local]
+
+
+def remote_urls(owners: list[Owner]) -> list[str]:
+    """Addresses of the other owners, each once, in order."""
+    return sorted({owner.url for owner in owners if not owner.local and owner.url is not None})
+
+
+async def gather(
+    queries: Queries, peers: Peers, path: str, decode: Callable[[bytes], T]
+) -> Gathered[T]:
+    """Ask all other owners for ``path`` at once, :data:`HOP_TIMEOUT_S` in all."""
+    owners = queries.owners(PARTIALS_TOPIC)
+    urls = remote_urls(owners)
+
+    async def ask(url: str) -> T | None:
+        try:
+            answer = await peers.get(url, path, HOP_TIMEOUT_S)
+            return decode(answer.body) if answer.status == 200 else None
+        except (PeerError, msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+
+    answers = await asyncio.gather(*(ask(url) for url in urls))
+    missing = [url for url, each in zip(urls, answers, strict=True) if each is None]
+    if any(not owner.local and owner.url is None for owner in owners):
+        missing.append(MOVING)
+    return Gathered([each for each in answers if each is not None], missing)

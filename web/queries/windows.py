@@ -1,0 +1,229 @@
+"""``GET /api/v1/windows/{name}`` and ``/{key}``: committed windows, from any worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from heapq import merge
+from typing import Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+from aiohttp import web
+
+from app.engine.chunks import LaneMark
+from app.engine.query import CommittedTable, NotOwnedError, NotReadyError, Queries
+from tables.lanes import LANES_TABLE
+from tables.windows.answer import WindowAnswer, window_answer
+from tables.windows.keys import fits, key_prefix
+from tables.windows.spec import WindowSpec
+from tables.windows.stats import EVERY, WindowStats
+from web.peers import PeerAnswer, PeerError, Peers
+from web.problem import Kind, ProblemError, json_response
+from web.queries.params import (
+    WINDOWS_MAX,
+    StartRange,
+    encode_cursor,
+    parse_cursor,
+    parse_limit,
+    parse_range,
+)
+from web.queries.rows import KeyRow, OpenTable, has_key, in_slices, latest_rows, newest_rows_sliced
+from web.queries.scatter import (
+    HOP_TIMEOUT_S,
+    PARTIALS_TOPIC,
+    gather,
+    is_forwarded,
+    local_partitions,
+    moving,
+    restoring,
+)
+
+PATH: Final = "/api/v1/windows"
+MARKS_MAX: Final = 4_096
+
+
+class ListedKey(msgspec.Struct, frozen=True):
+    """A key with its newest window."""
+
+    key: str
+    window: WindowAnswer
+    partition: int
+    worker: str
+
+
+class _Page(msgspec.Struct, frozen=True):
+    """What is read of another worker's list."""
+
+    keys: list[ListedKey]
+    cursor: str | None
+
+
+def lane_marks(table: CommittedTable, rows: Sequence[WindowStats]) -> Mapping[str, LaneMark]:
+    """Marks of the lanes that fed the rows; at most :data:`MARKS_MAX` where they name none."""
+    if any(stats.lanes == EVERY for stats in rows):
+        return {raw.decode(): mark for raw, mark in table.range(b"", None, limit=MARKS_MAX)}
+    names = {name for stats in rows for name in stats.lanes}
+    marks = ((name, table.get(name.encode())) for name in names)
+    return {name: mark for name, mark in marks if mark is not None}
+
+
+class WindowQueries:
+    """Window endpoints of one worker: its own rows, its peers' by one hop."""
+
+    def __init__(self, queries: Queries, peers: Peers, windows: Sequence[WindowSpec]) -> None:
+        self._queries = queries
+        self._peers = peers
+        self._specs = {spec.name: spec for spec in windows}
+
+    async def one(self, request: web.Request) -> web.Response:
+        """Windows of one key; ``from``/``to`` bound their starts, else the newest 1 440.
+
+        A key that is not found as it stands is looked for with a leading slash, so that a
+        path may be appended to the address without encoding it.
+        """
+        spec = self._spec(request)
+        wanted = parse_range(request.query, spec.advance_ms)
+        key = request.match_info["key"]
+        forwarded = is_forwarded(request, self._queries)
+        also = [] if forwarded or key.startswith("/") else [f"/{key}"]
+        for candidate in [key, *also]:
+            answer = await self._ask(spec, candidate, wanted, request.query_string, forwarded)
+            if answer is not None:
+                return answer
+        raise ProblemError(Kind.NOT_FOUND, f"window {spec.name} has no key {key[:200]!r}")
+
+    async def page(self, request: web.Request) -> web.Response:
+        """Keys with their newest window over all partitions, a page at a time."""
+        spec = self._spec(request)
+        limit, after = parse_limit(request.query), parse_cursor(request.query)
+        forwarded = is_forwarded(request, self._queries)
+        missing: list[str] = []
+        listed = await self._local_page(spec, limit + 1, after, missing)
+        more = False
+        if not forwarded:
+            cursor = {} if after is None else {"cursor": encode_cursor(after)}
+            query = urlencode({"limit": str(limit)} | cursor)
+            others = await gather(
+                self._queries, self._peers, f"{PATH}/{spec.name}?{query}", _page_of
+            )
+            missing += others.missing
+            listed += [each for page in others.answers for each in page.keys]
+            more = any(page.cursor is not None for page in others.answers)
+        by_key = {each.key: each for each in listed}
+        ordered = sorted(by_key.values(), key=lambda each: key_prefix(each.key))
+        page, more = ordered[:limit], more or len(ordered) > limit
+        return json_response(
+            {
+                "name": spec.name,
+                "size_ms": spec.size_ms,
+                "advance_ms": spec.advance_ms,
+                "keys": page,
+                "cursor": encode_cursor(page[-1].key) if more and page else None,
+                "partial": bool(missing),
+                "missing": missing,
+            }
+        )
+
+    def _spec(self, request: web.Request) -> WindowSpec:
+        name = request.match_info["name"]
+        spec = self._specs.get(name)
+        if spec is None:
+            known = ", ".join(sorted(self._specs)) or "none"
+            raise ProblemError(Kind.NOT_FOUND, f"no window is named {name[:64]!r}; known: {known}")
+        return spec
+
+    async def _ask(
+        self, spec: WindowSpec, key: str, wanted: StartRange, query: str, forwarded: bool
+    ) -> web.Response | None:
+        """The answer of whoever owns the key; None: the owner does not have it."""
+        if not fits(key):
+            return None
+        owner = self._queries.owner(PARTIALS_TOPIC, key.encode())
+        if owner.local:
+            return await self._local(spec, key, wanted, owner.partition)
+        if forwarded or owner.url is None:
+            raise moving()
+        path = f"{PATH}/{spec.name}/{quote(key, safe='')}" + (f"?{query}" if query else "")
+        try:
+            answer = await self._peers.get(owner.url, path, HOP_TIMEOUT_S)
+        except PeerError as exc:
+            raise ProblemError(Kind.OWNER_UNREACHABLE, str(exc)) from exc
+        return None if answer.status == Kind.NOT_FOUND.status else _passed_on(answer)
+
+    async def _local(
+        self, spec: WindowSpec, key: str, wanted: StartRange, partition: int
+    ) -> web.Response | None:
+        open_table = self._opener(partition, spec.name)
+        try:
+            rows = await newest_rows_sliced(open_table, key, wanted, WINDOWS_MAX)
+            if not rows and not has_key(open_table(), key):
+                return None
+            marks = lane_marks(self._opener(partition, LANES_TABLE)(), [stats for _, stats in rows])
+            staleness_ms = self._queries.staleness_ms(PARTIALS_TOPIC, partition)
+        except NotReadyError as exc:
+            raise restoring(exc) from exc
+        except NotOwnedError as exc:
+            raise moving() from exc
+        windows: list[WindowAnswer] = []
+        async for row in in_slices(iter(rows)):
+            windows += window_answer(spec, key, [row], marks)
+        return json_response(
+            {
+                "name": spec.name,
+                "key": key,
+                "size_ms": spec.size_ms,
+                "advance_ms": spec.advance_ms,
+                "windows": windows,
+                "partition": partition,
+                "worker": self._queries.worker,
+                "staleness_ms": staleness_ms,
+            }
+        )
+
+    def _opener(self, partition: int, table: str) -> OpenTable:
+        return lambda: self._queries.table(PARTIALS_TOPIC, partition, table)
+
+    async def _local_page(
+        self, spec: WindowSpec, limit: int, after: str | None, missing: list[str]
+    ) -> list[ListedKey]:
+        """Up to ``limit`` keys of this worker's partitions; a partition that leaves is missing."""
+        partitions = local_partitions(self._queries)
+        sources = [
+            latest_rows(self._opener(partition, spec.name), partition, after)
+            for partition in partitions
+        ]
+        rows: list[KeyRow] = []
+        marks: dict[int, Mapping[str, LaneMark]] = {}
+        try:
+            async for row in in_slices(merge(*sources, key=lambda row: key_prefix(row.key))):
+                rows.append(row)
+                if len(rows) >= limit:
+                    break
+            for partition in {row.partition for row in rows}:
+                of_partition = [row.stats for row in rows if row.partition == partition]
+                table = self._opener(partition, LANES_TABLE)()
+                marks[partition] = lane_marks(table, of_partition)
+        except NotReadyError as exc:
+            raise restoring(exc) from exc
+        except NotOwnedError:
+            missing.append(self._queries.worker)
+        listed: list[ListedKey] = []
+        async for row in in_slices(iter(rows)):
+            known = marks.get(row.partition, {})
+            (window,) = window_answer(spec, row.key, [(row.start_ms, row.stats)], known)
+            listed.append(ListedKey(row.key, window, row.partition, self._queries.worker))
+        return listed
+
+
+def _page_of(body: bytes) -> _Page:
+    return msgspec.json.decode(body, type=_Page)
+
+
+def _passed_on(answer: PeerAnswer) -> web.Response:
+    headers = {} if answer.retry_after is None else {"Retry-After": answer.retry_after}
+    return web.Response(
+        body=answer.body,
+        status=answer.status,
+        content_type=answer.content_type,
+        headers=headers,
+    )

@@ -1,0 +1,97 @@
+"""Everything this worker answers over HTTP, put onto the server that Faust owns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from app.engine.query import Queries
+from app.settings import Settings
+from tables.windows.spec import WindowSpec
+from web.gateway.logs import LogsGateway
+from web.live.feed import REPORT_PATH, LiveFeed
+from web.page import page_routes
+from web.peers import Peers
+from web.problem import problems
+from web.queries import requests, windows
+from web.queries.condition import Condition
+
+REQUESTS_WINDOW = "requests_per_endpoint"
+"""The window behind ``/metrics/requests`` and the live page."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebDeps:
+    """What the web asks of the rest of the worker. ``clock`` gives epoch milliseconds.
+
+    The feed is started and stopped with the web server; whatever is behind the gateway
+    (the producer) by whoever made it.
+    """
+
+    settings: Settings
+    queries: Queries
+    windows: tuple[WindowSpec, ...]
+    gateway: LogsGateway
+    live: LiveFeed
+    clock: Callable[[], int]
+    registry: CollectorRegistry
+
+
+def requests_window(specs: Sequence[WindowSpec]) -> WindowSpec:
+    """The window named :data:`REQUESTS_WINDOW`; :class:`LookupError` when it is not declared."""
+    for spec in specs:
+        if spec.name == REQUESTS_WINDOW:
+            return spec
+    raise LookupError(
+        f"config/windows.yaml declares no window {REQUESTS_WINDOW!r}, which the live page shows: "
+        "add it back"
+    )
+
+
+def build_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
+    """Every route of the worker, the page's among them."""
+    condition = Condition(deps.settings, deps.queries, deps.registry)
+    of_windows = windows.WindowQueries(deps.queries, peers, deps.windows)
+    counts = requests.RequestCounts(deps.queries, peers, requests_window(deps.windows), deps.clock)
+    return [
+        web.post("/api/v1/logs", deps.gateway.handle),
+        web.post("/api/v1/logs/ingest", deps.gateway.handle),
+        web.get(f"{windows.PATH}/{{name}}", of_windows.page),
+        web.get(f"{windows.PATH}/{{name}}/{{key:.+}}", of_windows.one),
+        web.get("/metrics", condition.metrics),
+        web.get(requests.PATH, counts.handle),
+        web.get("/ready", condition.ready),
+        web.get("/api/v1/health", condition.health),
+        web.get(REPORT_PATH, deps.live.report),
+        web.get("/ws/metrics", deps.live.hub.handle, allow_head=False),
+        *page_routes(),
+    ]
+
+
+def install(web_app: web.Application, deps: WebDeps) -> None:
+    """Add routes, problem documents and the feed's start and stop to a not yet started app.
+
+    Bodies are bounded where they are read, because the limit of an application that
+    Faust has made cannot be set from outside.
+    """
+    peers = Peers(deps.queries.worker)
+
+    async def start(_app: web.Application) -> None:
+        await peers.open()
+        await deps.live.start(peers)
+
+    async def stop(_app: web.Application) -> None:
+        # Before the server waits for its handlers: pages would hold it for a minute.
+        await deps.live.stop()
+
+    async def close(_app: web.Application) -> None:
+        await peers.close()
+
+    web_app.middlewares.append(problems)
+    web_app.add_routes(build_routes(deps, peers))
+    web_app.on_startup.append(start)
+    web_app.on_shutdown.append(stop)
+    web_app.on_cleanup.append(close)
