@@ -21,7 +21,7 @@ LIVE_MS: Final = 10 * 60_000
 AHEAD_MS: Final = 10 * 60_000
 SUMMED_MS: Final = 5 * 60_000
 ROWS_MAX: Final = 50_000
-SKETCHED_ROWS_MAX: Final = 1_000
+SKETCHED_ROWS_MAX: Final = 500
 """Rows whose histogram is kept (some kilobytes each): with more keys, p95 is that of these."""
 EXPIRE_EVERY_MS: Final = 10_000
 RATE_SAMPLES: Final = 10
@@ -43,7 +43,7 @@ class _Row:
 class _Delta:
     count: int = 0
     errors: int = 0
-    hists: list[Histogram] = field(default_factory=list)
+    hist: Histogram = field(default_factory=dict)
     keys: Counter[Endpoint] = field(default_factory=Counter)
 
 
@@ -52,10 +52,12 @@ def _light(stats: WindowStats) -> WindowStats:
     return WindowStats(count=stats.count, errors=stats.errors)
 
 
-def _grown(new: Histogram, old: Histogram) -> Histogram:
-    if not old:
-        return new
-    return {b: n - old.get(b, 0) for b, n in new.items() if n > old.get(b, 0)}
+def _add_grown(total: Histogram, new: Histogram, old: Histogram) -> None:
+    """Add to ``total`` what ``new`` has more than ``old``. In place: it runs for many rows."""
+    for bucket, count in new.items():
+        more = count - old.get(bucket, 0)
+        if more > 0:
+            total[bucket] = total.get(bucket, 0) + more
 
 
 class LiveWindow:
@@ -117,7 +119,7 @@ class LiveWindow:
             elapsed_ms=elapsed_ms,
             count=delta.count,
             errors=delta.errors,
-            hist=merged(delta.hists),
+            hist=delta.hist,
             endpoints=tuple(self._busiest(now_ms)),
             truncated=truncated,
         )
@@ -162,7 +164,7 @@ class LiveWindow:
                 delta.errors += max(0, row.stats.errors - row.seen.errors)
                 delta.keys[endpoint] += count
                 if row.sketched:
-                    delta.hists.append(_grown(row.stats.hist, row.seen.hist))
+                    _add_grown(delta.hist, row.stats.hist, row.seen.hist)
             row.seen = row.stats
         self._touched.clear()
         return delta
