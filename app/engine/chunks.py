@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import msgspec
 
+from app.engine.lanes import Lanes
+
 CHUNK_BYTES_MAX = 256 * 1024
 
 
@@ -49,3 +51,16 @@ def decode_chunk(raw: bytes) -> Chunk:
 def lane_key(source: int, lane: str) -> str:
     """Name of a lane across source partitions."""
     return f"{source}/{lane}"
+
+
+def lane_marks(before: Lanes, after: Lanes) -> dict[str, LaneMark]:
+    """Marks of the lanes that moved; a lane that is gone is idle from now on."""
+    marks = {
+        name: LaneMark(lane.seen_ms, lane.watermark_ms, lane.idle)
+        for name, lane in after
+        if before.by_id.get(name) != lane
+    }
+    for name, lane in before:
+        if name not in after.by_id:
+            marks[name] = LaneMark(lane.seen_ms, lane.watermark_ms, idle=True)
+    return marks

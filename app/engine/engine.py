@@ -11,13 +11,12 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
 from app.engine.batch import RecordBatch
-from app.engine.chunks import LaneMark
+from app.engine.chunks import lane_marks
 from app.engine.clock import Clock
 from app.engine.commits import Commits
+from app.engine.delivery import Delivery, Flow
 from app.engine.effects import Effects
 from app.engine.epoch import Epoch, OpenEpoch, Partials, TaskId
 from app.engine.lanes import Lanes
@@ -31,6 +30,7 @@ from app.engine.steps import run_step, trimmed
 from app.engine.store import Store, StoreError, StoreMemory
 from app.engine.task import Task, TaskState
 from app.engine.transaction import CommitFailedError, Probe, Writer
+from app.engine.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -38,26 +38,6 @@ OPEN_SIZE_MAX = 50_000
 """Outputs, partials and changed rows an open epoch may hold before batches wait."""
 OPEN_BYTES_MAX = 32 << 20
 BROADCAST_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A batch and the token under which it was fetched."""
-
-    batch: RecordBatch
-    token: int
-
-
-class Flow(Protocol):
-    """The consumer, as far as the engine steers it."""
-
-    def hold(self) -> None:
-        """Deliver nothing more."""
-        ...
-
-    async def release(self, positions: Mapping[TaskId, int]) -> None:
-        """Seek, then deliver from there under the current token."""
-        ...
 
 
 class Engine:
@@ -81,6 +61,7 @@ class Engine:
         self.listeners: dict[tuple[str, str], list[CommitListener]] = defaultdict(list)
         self.starter = Starter(config, clock)
         self.commits = Commits(self, writer, clock, metrics, config.commit_interval_s, probe)
+        self.watch = Watch(clock, metrics)
         self._clock = clock
         self._metrics = metrics
         self._memory = StoreMemory(config.state_memory_bytes)
@@ -314,22 +295,10 @@ class Engine:
         while True:
             await asyncio.sleep(1.0)
             self.tick()
+            self.watch.look(self.tasks, self.flow, self.starter.progress)
 
     async def close(self) -> None:
         """Commit what is done and release everything."""
         await self.revoke()
         self.starter.close()
         self.commits.close()
-
-
-def lane_marks(before: Lanes, after: Lanes) -> dict[str, LaneMark]:
-    """Marks of the lanes that moved; a lane that is gone is idle from now on."""
-    marks = {
-        name: LaneMark(lane.seen_ms, lane.watermark_ms, lane.idle)
-        for name, lane in after
-        if before.by_id.get(name) != lane
-    }
-    for name, lane in before:
-        if name not in after.by_id:
-            marks[name] = LaneMark(lane.seen_ms, lane.watermark_ms, idle=True)
-    return marks

@@ -12,7 +12,8 @@ from faust.assignor.partition_assignor import PartitionAssignor
 from faust.exceptions import AlreadyConfiguredWarning
 from faust.types import TP, StreamT
 
-from app.engine.engine import Delivery, Engine
+from app.engine.delivery import Delivery
+from app.engine.engine import Engine
 from app.engine.epoch import TaskCommit, TaskId
 from app.engine.faust_consumer import BatchConsumer, BatchSchema, BatchTransport, check_overrides
 from app.engine.faust_tables import EngineTables
@@ -120,6 +121,18 @@ class _Flow:
 
     def hold(self) -> None:
         self._consumer.hold()
+
+    def _tp(self, task: TaskId) -> TP:
+        return TP(self._app.engine.config.physical(task.topic), task.partition)
+
+    def delivered(self, task: TaskId) -> int:
+        return self._consumer.delivered(self._tp(task))
+
+    def fetched(self, task: TaskId) -> int | None:
+        return self._consumer.fetched(self._tp(task))
+
+    def end(self, task: TaskId) -> int | None:
+        return self._consumer.end(self._tp(task))
 
     async def release(self, positions: Mapping[TaskId, int]) -> None:
         physical = self._app.engine.config.physical

@@ -20,7 +20,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from app.engine.batch import RecordBatch
-from app.engine.engine import Delivery
+from app.engine.delivery import Delivery
 from app.engine.membership import Membership
 
 if TYPE_CHECKING:
@@ -113,6 +113,31 @@ class BatchConsumer(driver.Consumer):
             except IllegalStateError:
                 # Revoked meanwhile: the rebalance that did it brings new positions.
                 self.log.info("not seeking %s/%d: no longer assigned", tp.topic, tp.partition)
+
+    # -- reach -----------------------------------------------------------------------------
+
+    def delivered(self, tp: TP) -> int:
+        """Next offset after everything handed to the agents; 0 before the first batch."""
+        last = self._read_offset[tp]
+        return 0 if last is None else last + 1
+
+    def fetched(self, tp: TP) -> int | None:
+        """Next offset the client will hand out; it lies behind transaction markers."""
+        state = self._state(tp)
+        return state.position if state is not None and state.has_valid_position else None
+
+    def end(self, tp: TP) -> int | None:
+        """End of the committed log as the last fetch saw it."""
+        state = self._state(tp)
+        return None if state is None else state.lso
+
+    def _state(self, tp: TP) -> Any:
+        subscription = self._thread._ensure_consumer()._subscription.subscription  # noqa: SLF001
+        assignment = None if subscription is None else subscription.assignment
+        wanted = TopicPartition(tp.topic, tp.partition)
+        if assignment is None or wanted not in assignment.tps:
+            return None
+        return assignment.state_value(wanted)
 
     # -- fetching --------------------------------------------------------------------------
 

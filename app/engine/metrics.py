@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -50,3 +52,8 @@ class EngineMetrics:
             buckets=(0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120),
             registry=registry,
         )
+
+    def forget(self, topic: str, partition: int) -> None:
+        """Remove what was measured of a partition this worker no longer owns."""
+        with contextlib.suppress(KeyError):
+            self.lag.remove(topic, str(partition))

@@ -73,6 +73,11 @@ class EngineQueries:
             detail += f", waiting for {progress.waiting_for}"
         return False, detail
 
+    def live(self) -> tuple[bool, str]:
+        """Whether every partition moves that should, and if not, which and why."""
+        stalled = self._engine.watch.stalled()
+        return not stalled, "; ".join(stalled)
+
     def on_commit(self, topic: str, table: str, listener: CommitListener) -> None:
         """Be told of every committed change of a table on this worker."""
         self._engine.listeners[topic, table].append(listener)

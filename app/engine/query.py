@@ -74,6 +74,10 @@ class Queries(Protocol):
         """Whether every assigned partition is restored, and if not, what is awaited."""
         ...
 
+    def live(self) -> tuple[bool, str]:
+        """Whether every partition moves that should, and if not, which and why."""
+        ...
+
     def on_commit(self, topic: str, table: str, listener: CommitListener) -> None:
         """Be told of every committed change of a table in the partitions of this worker."""
         ...

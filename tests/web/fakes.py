@@ -153,6 +153,9 @@ class MemoryQueries:
         waiting = [p for p in mine if p in self._cluster.restoring]
         return (not waiting, f"restoring {waiting}" if waiting else "ready")
 
+    def live(self) -> tuple[bool, str]:
+        return True, ""
+
     def on_commit(self, topic: str, table: str, listener: CommitListener) -> None:
         assert (topic, table) == ("window-partials", SPEC.name)
         self._cluster.listeners.setdefault(self._worker, []).append(listener)

@@ -35,7 +35,13 @@ class Condition:
         return json_response({"ready": True, "worker": self.queries.worker})
 
     async def health(self, _request: web.Request) -> web.Response:
-        """200 while the process answers; warns when durability is that of one disk."""
+        """200 while positions move or nothing is behind, 503 with the reason otherwise.
+
+        Warns when durability is that of one disk.
+        """
+        live, reason = self.queries.live()
+        if not live:
+            raise ProblemError(Kind.UNAVAILABLE, reason, retry_after_s=5)
         replication = self.settings.replication or (1 if self.settings.embedded else 3)
         return json_response(
             {

@@ -1,0 +1,46 @@
+"""Between the consumer and the engine: what is handed over, and how the consumer is steered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.engine.batch import RecordBatch
+from app.engine.epoch import TaskId
+
+
+class Reach(Protocol):
+    """How far the consumer has come with a partition."""
+
+    def delivered(self, task: TaskId) -> int:
+        """Next offset after everything handed to the agents."""
+        ...
+
+    def fetched(self, task: TaskId) -> int | None:
+        """Next offset the consumer will fetch."""
+        ...
+
+    def end(self, task: TaskId) -> int | None:
+        """End of the log as the last fetch saw it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A batch and the token under which it was fetched."""
+
+    batch: RecordBatch
+    token: int
+
+
+class Flow(Reach, Protocol):
+    """The consumer, as far as the engine steers it."""
+
+    def hold(self) -> None:
+        """Deliver nothing more."""
+        ...
+
+    async def release(self, positions: Mapping[TaskId, int]) -> None:
+        """Seek, then deliver from there under the current token."""
+        ...
