@@ -199,6 +199,7 @@ class Engine:
         for task_id, commit in epoch.tasks.items():
             task = self.tasks[task_id]
             task.committed_position = commit.position
+            task.committed_counts = commit.counts
             task.dirty_since_ms = 0 if task.position == commit.position else now_ms
             for name, layers in task.layers.items():
                 rows = layers.settle()
@@ -269,10 +270,10 @@ class Engine:
         if starts is None:
             return
         for task in tasks:
-            lanes = starts[task.id].lanes
-            task.start(starts[task.id].position, lanes)
+            start = starts[task.id]
+            task.start(start.position, start.lanes, start.counts)
             if task.spec.repartitions:
-                self._open.mark(task.id, lane_marks(Lanes(), lanes))
+                self._open.mark(task.id, lane_marks(Lanes(), start.lanes))
         self._metrics.restore_seconds.observe(self._clock.monotonic() - began)
         if self.flow is not None:
             await self.flow.release({task: start.position for task, start in starts.items()})

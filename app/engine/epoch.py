@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.engine.chunks import LaneMark
+from app.engine.counts import Counts, encode_metadata
 from app.engine.effects import Output, Repartition, TableSpec
 from app.engine.lanes import Lanes
 from app.engine.membership import Membership
@@ -38,8 +39,13 @@ class TaskCommit:
 
     position: int
     lanes: Lanes
+    counts: Counts
     changelog: str | None
     changes: Mapping[TableSpec, Mapping[bytes, Any | None]]
+
+    def metadata(self) -> str:
+        """What is committed beside the offset."""
+        return encode_metadata(self.lanes, self.counts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ class EngineApp(faust.App):
         offsets = {
             TP(self.engine.config.physical(task.topic), task.partition): (
                 commit.position,
-                commit.lanes.encode(),
+                commit.metadata(),
             )
             for task, commit in tasks.items()
         }

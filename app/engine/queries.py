@@ -8,7 +8,7 @@ from app.engine.clock import Clock
 from app.engine.engine import Engine
 from app.engine.epoch import TaskId
 from app.engine.partitioner import partition_for
-from app.engine.query import CommitListener, NotOwnedError, NotReadyError, Owner
+from app.engine.query import CommitListener, LedgerRow, NotOwnedError, NotReadyError, Owner
 from app.engine.task import CommittedRows, Task, TaskState
 
 OwnerUrl = Callable[[str, int], str | None]
@@ -72,6 +72,22 @@ class EngineQueries:
         if progress.waiting_for:
             detail += f", waiting for {progress.waiting_for}"
         return False, detail
+
+    def ledger(self) -> list[LedgerRow]:
+        """Account of every partition this worker runs."""
+        return [
+            LedgerRow(
+                task.id.topic,
+                task.id.partition,
+                task.position,
+                task.committed_position,
+                task.counts,
+                task.committed_counts,
+                self._engine.watch.lag(task.id),
+            )
+            for task in self._engine.tasks.values()
+            if task.state is TaskState.RUNNING
+        ]
 
     def live(self) -> tuple[bool, str]:
         """Whether every partition moves that should, and if not, which and why."""

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from app.engine.counts import Counts
+
 
 class NotReadyError(Exception):
     """The partition is being restored on this worker: answer 503 with Retry-After."""
@@ -42,6 +44,22 @@ class CommittedTable(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One partition's account. ``committed`` is what a crash cannot take back.
+
+    ``position`` is the next offset to process, ``lag`` what lies beyond it (None: unknown).
+    """
+
+    topic: str
+    partition: int
+    position: int
+    committed_position: int
+    counts: Counts
+    committed: Counts
+    lag: int | None
+
+
 CommitListener = Callable[[int, Mapping[bytes, Any]], None]
 """Called on the event loop after a commit with (partition, key -> new state; None: deleted)."""
 
@@ -72,6 +90,10 @@ class Queries(Protocol):
 
     def ready(self) -> tuple[bool, str]:
         """Whether every assigned partition is restored, and if not, what is awaited."""
+        ...
+
+    def ledger(self) -> list[LedgerRow]:
+        """Account of every partition this worker runs."""
         ...
 
     def live(self) -> tuple[bool, str]:

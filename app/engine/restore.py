@@ -21,6 +21,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from app.engine.changelog import POSITION_KEY, parse_position, parse_record_key
+from app.engine.counts import Counts, decode_metadata
 from app.engine.epoch import TaskId
 from app.engine.lanes import Lanes
 from app.engine.spec import EngineConfig
@@ -47,6 +48,7 @@ class StartPoint:
     committed: int | None
     log_start: int
     lanes: Lanes
+    counts: Counts
 
 
 @dataclass(slots=True)
@@ -86,7 +88,7 @@ class Restorer:
     def start_points(
         self, tasks: Iterable[TaskId], progress: Progress, cancelled: Callable[[], bool]
     ) -> dict[TaskId, StartPoint]:
-        """Committed position, lanes and log start of each task.
+        """Committed position, lanes, counts and log start of each task.
 
         Waits for offsets that a pending transaction holds; that is bounded by the
         transaction timeout plus the broker's scan interval.
@@ -125,7 +127,7 @@ class Restorer:
             points[task] = StartPoint(
                 committed.offset if committed is not None and known else None,
                 low[tp],
-                Lanes.decode(committed.metadata or "") if committed is not None else Lanes(),
+                *decode_metadata(committed.metadata or "" if committed is not None else ""),
             )
         return points
 

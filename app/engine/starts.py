@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import confluent_kafka as ck
 
 from app.engine.clock import Clock
+from app.engine.counts import Counts
 from app.engine.epoch import TaskId
 from app.engine.lanes import Lanes
 from app.engine.restore import (
@@ -40,6 +41,7 @@ class Start:
 
     position: int
     lanes: Lanes
+    counts: Counts
 
 
 class Starter:
@@ -107,10 +109,7 @@ class Starter:
                 )
                 store.reset()
             self._restorer.catch_up(apart, self.progress, cancel.is_set)
-        return {
-            task.id: Start(_position(task.id, task.store, points[task.id]), points[task.id].lanes)
-            for task in tasks
-        }
+        return {task.id: _start(task.id, task.store, points[task.id]) for task in tasks}
 
     async def idle(self) -> None:
         """Wait until the thread touches no store any more."""
@@ -120,6 +119,10 @@ class Starter:
         """Stop the thread."""
         self._cancel.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _start(task: TaskId, store: Store | None, point: StartPoint) -> Start:
+    return Start(_position(task, store, point), point.lanes, point.counts)
 
 
 def _position(task: TaskId, store: Store | None, point: StartPoint) -> int:

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from app.engine.counts import Counts
 from app.engine.effects import Effects, TableSpec
 from app.engine.epoch import TaskCommit, TaskId
 from app.engine.lanes import Lanes
@@ -148,6 +149,7 @@ class Task:
         self.position = 0
         self.committed_position = 0
         self._lanes = Lanes()
+        self.counts = self.committed_counts = Counts()
         self.layers: dict[str, Layers] = (
             {} if store is None else {t.name: Layers(t, store) for t in spec.tables}
         )
@@ -162,12 +164,13 @@ class Task:
         """A table of the group by its catalogue name."""
         return self.layers[name]
 
-    def start(self, position: int, lanes: Lanes) -> None:
+    def start(self, position: int, lanes: Lanes, counts: Counts) -> None:
         """Begin at a position whose effects so far are exactly what the store holds."""
         for layers in self.layers.values():
             layers.drop()
         self.position = self.committed_position = position
         self._lanes = lanes
+        self.counts = self.committed_counts = counts
         self.dirty_since_ms = 0
         self.state = TaskState.RUNNING
 
@@ -186,13 +189,14 @@ class Task:
             self.store = None
 
     def apply(self, effects: Effects) -> None:
-        """Bring state and lanes up to what a step decided."""
+        """Bring state, lanes and counts up to what a step decided."""
         for name, partials in effects.updates.items():
             self.layers[name].merge(partials)
         for name, keys in effects.deletes.items():
             self.layers[name].delete(keys)
         if effects.lanes is not None:
             self._lanes = effects.lanes
+        self.counts = self.counts.after(effects)
 
     @property
     def dirty(self) -> int:
@@ -204,6 +208,7 @@ class Task:
         return TaskCommit(
             self.position,
             self._lanes,
+            self.counts,
             self.spec.changelog if self.layers else None,
             {layers.spec: layers.take() for layers in self.layers.values()},
         )

@@ -219,7 +219,7 @@ class TransactionalWriter(EpochProducer):
         physical = self._config.physical
         offsets = [
             ck.TopicPartition(
-                physical(task.topic), task.partition, commit.position, commit.lanes.encode()
+                physical(task.topic), task.partition, commit.position, commit.metadata()
             )
             for task, commit in epoch.tasks.items()
         ]

@@ -49,6 +49,11 @@ class Watch:
         for topic, size in sizes.items():
             self._metrics.state_bytes.labels(topic).set(size)
 
+    def lag(self, task: TaskId) -> int | None:
+        """Records behind at the last look; None while not known."""
+        sight = self._sights.get(task)
+        return None if sight is None else sight.lag
+
     def stalled(self) -> list[str]:
         """Partitions that should move and do not, each with the reason."""
         return self._liveness.stalled(self._sights, self._clock.monotonic())
