@@ -1,0 +1,177 @@
+"""Workers of one drill: each with a trap, a home that can be wiped, and a log to show."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import socket
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import confluent_kafka as ck
+from confluent_kafka.admin import AdminClient
+
+from agents.topics import APPLICATION_LOGS, LOG_EVENTS, WINDOW_PARTIALS
+from tests.faults.trap import FOLDER, Plan, Trap
+from tests.system.harness import Cluster, Worker, wait_for
+
+TOPICS = (APPLICATION_LOGS, LOG_EVENTS, WINDOW_PARTIALS)
+LOG_LINES = 80
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Member:
+    """A worker that can be killed, stopped and started anew on the same home."""
+
+    cluster: Cluster
+    name: str
+    port: int
+    trap: Trap
+    worker: Worker
+
+    @property
+    def home(self) -> Path:
+        return home_of(self.cluster, self.name)
+
+    def start(self) -> None:
+        """Start the process (again)."""
+        self.worker = start_worker(self.cluster, self.name, self.port, self.trap)
+
+    def ready(self, timeout_s: float = 60.0) -> None:
+        """Wait until /ready answers 200."""
+        self.worker.ready(timeout_s)
+
+    def is_ready(self) -> bool | None:
+        """Whether /ready answers 200 now, or None."""
+        assert self.worker.process.poll() is None, f"{self.name} ended:\n{self.worker.tail()}"
+        return self.worker.get("/ready")[0] == 200 or None
+
+    def wipe(self) -> None:
+        """Lose the disk: state, and the identity of the worker."""
+        shutil.rmtree(self.home)
+
+    def sprung(self, timeout_s: float = 30.0) -> Plan:
+        """Wait until the trap has sprung."""
+        return wait_for(f"trap of {self.name} springs", self.trap.sprung, timeout_s)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.worker.process.send_signal(number)
+
+    def logged(self, text: str) -> bool | None:
+        """Whether its log holds the text, or None."""
+        return text in self.worker.log.read_text(errors="replace") or None
+
+
+def home_of(cluster: Cluster, name: str) -> Path:
+    return cluster.home / name
+
+
+def start_worker(cluster: Cluster, name: str, port: int, trap: Trap) -> Worker:
+    home = home_of(cluster, name)
+    home.mkdir(parents=True, exist_ok=True)
+    extra = {"HEADRACE_HOME": str(home), FOLDER: str(trap.folder)}
+    return cluster.worker(port, entry=("-m", "tests.faults.worker_entry"), **extra)
+
+
+class Fleet:
+    """The workers of a cluster and the consumer group they form."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.members: list[Member] = []
+        self._admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
+        self._group = f"{cluster.namespace}.headrace"
+
+    def add(self, name: str) -> Member:
+        """Start one more worker."""
+        port, trap = free_port(), Trap(self.cluster.home / f"trap-{name}")
+        worker = start_worker(self.cluster, name, port, trap)
+        self.members.append(Member(self.cluster, name, port, trap, worker))
+        return self.members[-1]
+
+    def owned(self) -> list[int] | None:
+        """Partitions per member of a stable group, fewest first; None while it rebalances."""
+        try:
+            group = self._admin.describe_consumer_groups([self._group], request_timeout=5)[
+                self._group
+            ].result()
+        except ck.KafkaException:
+            return None
+        if group.state != ck.ConsumerGroupState.STABLE:
+            return None
+        return sorted(len(member.assignment.topic_partitions) for member in group.members)
+
+    def shared(self) -> bool | None:
+        """True once every member owns something and is ready."""
+        owned = self.owned()
+        if owned is None or len(owned) != len(self.members) or not all(owned):
+            return None
+        return all(member.is_ready() for member in self.members) or None
+
+    def committed(self) -> dict[tuple[str, int], int]:
+        """Committed offset of each partition that has one."""
+        request = ck.ConsumerGroupTopicPartitions(
+            self._group,
+            [
+                ck.TopicPartition(self.cluster.topic(topic), partition)
+                for topic in TOPICS
+                for partition in range(self.cluster.partitions)
+            ],
+        )
+        found = self._admin.list_consumer_group_offsets([request], request_timeout=10)
+        return {
+            (tp.topic, tp.partition): tp.offset
+            for tp in found[self._group].result().topic_partitions
+            if tp.offset >= 0
+        }
+
+    def beyond(self, before: dict[tuple[str, int], int]) -> bool | None:
+        """True once every partition has been committed past where it stood, or None."""
+        now = self.committed()
+        return all(now.get(tp, -1) > offset for tp, offset in before.items()) or None
+
+    def stop(self) -> list[int]:
+        """SIGTERM everyone, one after the other; exit codes."""
+        return [member.worker.stop() for member in self.members]
+
+    def logs(self) -> str:
+        """The end of each worker's log."""
+        return "\n".join(
+            f"--- {member.name} ({member.worker.log.name})\n{member.worker.tail(LOG_LINES)}"
+            for member in self.members
+        )
+
+
+@contextlib.contextmanager
+def fleet(
+    bootstrap: str, home: Path, *, session_timeout_ms: int = 6_000, names: tuple[str, ...] = ()
+) -> Iterator[Fleet]:
+    """A cluster in a namespace of its own; workers never outlive it, and a failure shows logs."""
+    cluster = Cluster(
+        bootstrap, f"f-{uuid.uuid4().hex[:10]}", home, session_timeout_ms=session_timeout_ms
+    )
+    workers = Fleet(cluster)
+    try:
+        for name in names:
+            workers.add(name)
+        if names:
+            wait_for("all workers own partitions and are ready", workers.shared)
+        yield workers
+    except BaseException as exc:
+        exc.add_note(workers.logs())
+        raise
+    finally:
+        for member in workers.members:
+            member.worker.kill()
