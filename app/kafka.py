@@ -17,10 +17,11 @@ TOPICS_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Kafka:
-    """Brokers (``host:port,host:port``) and partitions by topic (catalogue names)."""
+    """Brokers (``host:port,host:port``), partitions by topic (catalogue names), largest record."""
 
     bootstrap: str
     partitions: Mapping[str, int]
+    record_bytes_max: int
 
 
 def connect(settings: Settings, *, progress: Callable[[str], None]) -> Kafka:
@@ -42,4 +43,8 @@ def connect(settings: Settings, *, progress: Callable[[str], None]) -> Kafka:
         replication=settings.replication or (1 if settings.embedded else CLUSTER_REPLICATION),
         timeout_s=TOPICS_TIMEOUT_S,
     )
-    return Kafka(bootstrap, {name: counts[settings.topic(name)] for name in catalogue.names})
+    return Kafka(
+        bootstrap,
+        {name: counts[settings.topic(name)] for name in catalogue.names},
+        catalogue.max_message_bytes,
+    )

@@ -38,6 +38,7 @@ OPEN_SIZE_MAX = 50_000
 """Outputs, partials and changed rows an open epoch may hold before batches wait."""
 OPEN_BYTES_MAX = 32 << 20
 BROADCAST_S = 1.0
+REGISTER_AGAIN_S = 1.0
 
 
 class Engine:
@@ -118,10 +119,11 @@ class Engine:
         if effects.lanes is not None and task.spec.repartitions:
             held.mark(task.id, lane_marks(before, effects.lanes))
         if batch is not None:
+            spec, most = task.spec, self.config.record_bytes_max
             for reject in effects.rejects:
-                held.emit(dead_letter(task.spec.dead_letter_topic, batch, reject, now_ms))
+                held.emit(dead_letter(spec.dead_letter_topic, batch, reject, now_ms, most))
             for late in effects.late:
-                held.emit(late_record(task.spec.late_topic, batch, late))
+                held.emit(late_record(spec.late_topic, batch, late, most))
             task.position = batch.next_offset
             held.events += len(batch)
             self._count(task.id.topic, effects)
@@ -264,7 +266,7 @@ class Engine:
     async def _start(self, after_s: float) -> None:
         await asyncio.sleep(after_s)
         began = self._clock.monotonic()
-        await self.commits.open()
+        await self._register()
         tasks = list(self.tasks.values())
         starts = await self.starter.starts(tasks)
         if starts is None:
@@ -277,6 +279,14 @@ class Engine:
         self._metrics.restore_seconds.observe(self._clock.monotonic() - began)
         if self.flow is not None:
             await self.flow.release({task: start.position for task, start in starts.items()})
+
+    async def _register(self) -> None:
+        while True:
+            try:
+                return await self.commits.open()
+            except CommitFailedError as exc:
+                logger.warning("cannot commit yet, trying again: %s", exc)
+                await asyncio.sleep(REGISTER_AGAIN_S)
 
     async def _cancel_start(self) -> None:
         starting, self._starting = self._starting, None

@@ -38,8 +38,9 @@ class EngineConfig:
     """How the engine runs on this worker.
 
     ``transactional_id`` must be unique per worker data folder: two workers with one id
-    would fence each other. ``transaction_timeout_ms`` must be below the session timeout,
-    so that a dead worker's transaction is gone by the time its partitions move.
+    would fence each other. ``transaction_timeout_ms`` is below the session timeout, so that
+    a dead worker's transaction is gone by the time its partitions move.
+    ``record_bytes_max`` is the largest record the topics admit.
     """
 
     group: str
@@ -49,10 +50,10 @@ class EngineConfig:
     transactional_id: str
     data_dir: Path
     worker: str
-    exactly_once: bool = True
     commit_interval_s: float = 0.1
     session_timeout_ms: int = 10_000
     state_memory_bytes: int = 64 << 20
+    record_bytes_max: int = 1 << 20
 
     @property
     def transaction_timeout_ms(self) -> int:

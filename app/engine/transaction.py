@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import confluent_kafka as ck
+from aiokafka.errors import KafkaError
 
 from app.engine.batch import Headers
 from app.engine.changelog import POSITION_KEY, row_record_key
@@ -22,6 +23,8 @@ from app.engine.partitioner import partition_for
 from app.engine.spec import EngineConfig
 
 logger = logging.getLogger(__name__)
+
+REGISTER_S = 20.0
 
 Rows = Mapping[str, Mapping[bytes, bytes | None]]
 Probe = Callable[[str], None]
@@ -98,10 +101,14 @@ class EpochProducer:
 
     def close(self) -> None:
         """Forget the producer; what it has not sent is dropped."""
-        if self._producer is not None:
-            self._producer.purge()
-            self._producer.flush(1)
-            self._producer = None
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge()
+            try:
+                producer.flush(1)
+            except ck.KafkaException as exc:
+                # A fenced producer says so at every call; there is nothing left to send.
+                logger.info("the producer was given up: %s", exc)
 
     def produce_all(self, epoch: Epoch) -> tuple[dict[TaskId, Rows], dict[TaskId, int]]:
         """Hand everything to the producer; offsets appear in the second mapping on delivery."""
@@ -206,9 +213,20 @@ class TransactionalWriter(EpochProducer):
         return ck.Producer(config)
 
     def open(self) -> None:
-        """Register with the coordinator: fences, and ends, what a former self left open."""
+        """Register with the coordinator: fences, and ends, what a former self left open.
+
+        Raises :class:`CommitFailedError` while no coordinator answers.
+        """
         if self._producer is None:
-            self.producer.init_transactions(60)
+            try:
+                self.producer.init_transactions(REGISTER_S)
+            except ck.KafkaException as exc:
+                self.close()
+                raise CommitFailedError(
+                    f"the transaction coordinator did not answer: {exc.args[0].str()}",
+                    membership_lost=False,
+                    producer_dead=True,
+                ) from exc
 
     def commit(self, epoch: Epoch) -> Written:
         """Write one epoch, or raise :class:`CommitFailedError`."""
@@ -290,7 +308,12 @@ class AtLeastOnceWriter(EpochProducer):
             raise CommitFailedError(
                 "records were not delivered in time", membership_lost=False, producer_dead=True
             )
-        self._commit_offsets(epoch.tasks)
+        try:
+            self._commit_offsets(epoch.tasks)
+        except (KafkaError, TimeoutError) as exc:
+            raise CommitFailedError(
+                f"offsets were not committed: {exc!r}", membership_lost=True, producer_dead=False
+            ) from exc
         return Written(rows, delivered)
 
 
