@@ -1,0 +1,60 @@
+"""The page on a real worker with a real Kafka behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.system.harness import Cluster, Worker
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+PORT = 17_180
+BUSY_MS = 30_000
+
+
+@pytest.fixture
+def cluster(kafka: str, namespace: str, tmp_path: Path) -> Cluster:
+    return Cluster(kafka, namespace, tmp_path / "home")
+
+
+@pytest.fixture
+def worker(cluster: Cluster) -> Iterator[Worker]:
+    running = cluster.worker(PORT, HEADRACE_DEMO="1").ready()
+    yield running
+    running.stop()
+
+
+async def test_demo_traffic_is_seen_live(page: Page, worker: Worker) -> None:
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+
+    await page.goto(f"http://127.0.0.1:{worker.port}/")
+
+    await expect(page.get_by_role("status")).to_have_text("Live", timeout=BUSY_MS)
+    table = page.get_by_role("table", name="Top endpoints")
+    await expect(table.get_by_role("rowheader", name="/product/{id}")).to_be_visible(
+        timeout=BUSY_MS
+    )
+    await expect(page.locator("footer")).to_contain_text("1 worker answering")
+    assert problems == []
+
+
+async def test_a_killed_worker_is_awaited_and_its_numbers_come_back(
+    page: Page, cluster: Cluster, worker: Worker
+) -> None:
+    await page.goto(f"http://127.0.0.1:{worker.port}/")
+    await expect(page.get_by_role("status")).to_have_text("Live", timeout=BUSY_MS)
+
+    worker.kill()
+    await expect(page.get_by_role("status")).to_contain_text("Reconnecting", timeout=BUSY_MS)
+
+    again = cluster.worker(PORT, HEADRACE_DEMO="1")
+    try:
+        await expect(page.get_by_role("status")).to_have_text("Live", timeout=60_000)
+    finally:
+        again.stop()
