@@ -1,0 +1,72 @@
+"""Partials on their way to the global stage: packed, nothing lost, nothing doubled."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.engine import transaction
+from app.engine.chunks import Chunk, LaneMark, decode_chunk
+from app.engine.epoch import Partials, TaskId
+from app.engine.transaction import pack
+from tests.engine.rig import REPARTITION, partition_of
+
+_MARKS = {"": LaneMark(5, 4, idle=False)}
+
+
+def packed(values: dict[str, int], count: int, *, broadcast: bool) -> list[tuple[int, Chunk]]:
+    partials = Partials(REPARTITION, TaskId("source", 7), values, _MARKS, broadcast)
+    return [(to, decode_chunk(raw)) for to, raw in pack(partials, {"partials": count})]
+
+
+@given(
+    st.dictionaries(st.text(st.characters(codec="utf-8")), st.integers(0, 99), max_size=30),
+    st.integers(1, 8),
+    st.booleans(),
+)
+def test_the_chunks_hold_every_partial_once_where_its_key_lives(
+    values: dict[str, int], count: int, broadcast: bool
+) -> None:
+    found: list[tuple[str, int]] = []
+    for to, chunk in packed(values, count, broadcast=broadcast):
+        assert (chunk.source, chunk.lanes) == (7, _MARKS)
+        for raw in chunk.partials:
+            key, value = REPARTITION.decode(raw)
+            assert partition_of(key, count) == to
+            found.append((key, value))
+    assert sorted(found) == sorted(values.items())
+
+
+@given(st.dictionaries(st.text("abc", max_size=3), st.integers(), max_size=9), st.integers(1, 6))
+def test_a_broadcast_reaches_every_destination_and_silence_none(
+    values: dict[str, int], count: int
+) -> None:
+    broadcast = [to for to, _ in packed(values, count, broadcast=True)]
+    assert sorted(broadcast) == list(range(count))
+    plain = [to for to, _ in packed(values, count, broadcast=False)]
+    assert set(plain) == {partition_of(key, count) for key in values}
+
+
+@pytest.mark.parametrize("broadcast", [True, False])
+def test_a_chunk_is_split_at_its_bound_and_the_split_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, broadcast: bool
+) -> None:
+    monkeypatch.setattr(transaction, "CHUNK_BYTES_MAX", 40)
+    values = {f"key-{i:04}": i for i in range(50)}
+    chunks = packed(values, 3, broadcast=broadcast)
+    assert all(sum(map(len, chunk.partials)) <= 40 for _, chunk in chunks)
+    assert len(chunks) > 3
+    decoded = [REPARTITION.decode(raw) for _, chunk in chunks for raw in chunk.partials]
+    assert sorted(decoded) == sorted(values.items())
+
+
+def test_a_partial_larger_than_a_chunk_travels_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transaction, "CHUNK_BYTES_MAX", 10)
+    large = "x" * 30
+    chunks = packed({"a": 1, large: 2, "b": 3}, 1, broadcast=True)
+    assert [chunk.partials for _, chunk in chunks] == [
+        [b"a=1"],
+        [b"%s=2" % large.encode()],
+        [b"b=3"],
+    ]
