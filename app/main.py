@@ -48,6 +48,7 @@ class Headrace(EngineApp):
             broker_session_timeout=settings.session_timeout_ms / 1000,
             broker_heartbeat_interval=settings.session_timeout_ms / 5000,
             broker_max_poll_records=5_000,
+            table_standby_replicas=settings.standby_replicas,
             Worker=PreparedWorker,
         )
         self.settings = settings

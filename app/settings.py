@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     session_timeout_ms: Annotated[int, Field(ge=1_000, le=300_000)] = 10_000
     """How long a silent worker keeps its partitions. Transactions time out sooner."""
 
+    standby_replicas: Annotated[int, Field(ge=0, le=3)] = 1
+    """Other workers that keep each partition's state current, to take over at once."""
+
     web_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     """Web port; unset: 6066, or the next free one for a further worker on this machine."""
 

@@ -46,6 +46,14 @@ class EpochOwner(Protocol):
         ...
 
 
+def as_failure(exc: BaseException) -> CommitFailedError | StoreError:
+    """Errors of writers and stores as they are, anything else as a failed commit."""
+    if isinstance(exc, CommitFailedError | StoreError):
+        return exc
+    logger.error("the epoch ended in an unforeseen way", exc_info=exc)
+    return CommitFailedError(repr(exc), membership_lost=False, producer_dead=False)
+
+
 class Commits:
     """Commits epochs of one owner, one at a time, in offset order."""
 
@@ -94,9 +102,13 @@ class Commits:
                 return True
             try:
                 await self._in_thread(partial(self._write, epoch, self._owner.stores()))
-            except (CommitFailedError, StoreError) as exc:
+            except (Exception, asyncio.CancelledError) as exc:
+                # Whatever it was: an epoch that is neither settled nor dropped would be
+                # skipped by the next one, whose position lies beyond it.
                 self._metrics.epochs.labels("failed").inc()
-                self._owner.commit_failed(exc)
+                self._owner.commit_failed(as_failure(exc))
+                if isinstance(exc, asyncio.CancelledError):
+                    raise
                 return False
             self._owner.settle(epoch)
             self._metrics.epochs.labels("committed").inc()

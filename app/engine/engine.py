@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from app.engine.batch import RecordBatch
 from app.engine.chunks import lane_marks
 from app.engine.clock import Clock
-from app.engine.commits import Commits
+from app.engine.commits import Commits, as_failure
 from app.engine.delivery import Delivery, Flow
 from app.engine.effects import Effects
 from app.engine.epoch import Epoch, OpenEpoch, Partials, TaskId
@@ -25,8 +25,9 @@ from app.engine.metrics import EngineMetrics
 from app.engine.query import CommitListener
 from app.engine.side_outputs import dead_letter, late_record
 from app.engine.spec import AgentSpec, EngineConfig
+from app.engine.standby import Standbys
 from app.engine.starts import Starter
-from app.engine.steps import run_step, trimmed
+from app.engine.steps import StepContractError, run_step, trimmed
 from app.engine.store import Store, StoreError, StoreMemory
 from app.engine.task import Task, TaskState
 from app.engine.transaction import CommitFailedError, Probe, Writer
@@ -66,6 +67,7 @@ class Engine:
         self._clock = clock
         self._metrics = metrics
         self._memory = StoreMemory(config.state_memory_bytes)
+        self.standbys = Standbys(config, self.specs, self._store, clock, metrics)
         self._open = OpenEpoch()
         self._room = asyncio.Event()
         self._epochs = 0
@@ -92,8 +94,8 @@ class Engine:
         try:
             for part, effects in run_step(task.spec.step, rest, task, now_ms):
                 self._apply(task, effects, now_ms, part)
-        except StoreError as exc:
-            self.commit_failed(exc)
+        except Exception as exc:  # noqa: BLE001 - half applied effects may not be kept
+            self.commit_failed(as_failure(exc))
 
     def tick(self) -> None:
         """Wall-clock work of every running task; call once a second."""
@@ -104,13 +106,15 @@ class Engine:
                     effects = task.spec.tick(task.id.partition, task, now_ms)
                     if effects != Effects():
                         self._apply(task, effects, now_ms, None)
-        except StoreError as exc:
-            self.commit_failed(exc)
+        except Exception as exc:  # noqa: BLE001 - half applied effects may not be kept
+            self.commit_failed(as_failure(exc))
         if self._open.marks:
             self.commits.work.set()
 
     def _apply(self, task: Task, effects: Effects, now_ms: int, batch: RecordBatch | None) -> None:
         held, before = self._open, task.lanes
+        if any(r not in task.spec.repartitions for r, _ in effects.partials):
+            raise StepContractError(f"{task.id}: partials for a repartition it does not declare")
         task.apply(effects)
         for repartition, values in effects.partials:
             held.merge_partials(repartition, task.id, values)
@@ -181,7 +185,7 @@ class Engine:
         due = {t for t in held.marks if now - self._broadcast_at.get(t, 0.0) >= BROADCAST_S}
         taken = []
         for task in due | {task for task, _ in held.partials}:
-            marks = held.marks.get(task, {})
+            marks = dict(held.marks.get(task, {}))
             for repartition in self.specs[task.topic].repartitions:
                 values = held.partials.get((task, repartition.topic), {})
                 if values or task in due:
@@ -204,9 +208,13 @@ class Engine:
             task.committed_counts = commit.counts
             task.dirty_since_ms = 0 if task.position == commit.position else now_ms
             for name, layers in task.layers.items():
-                rows = layers.settle()
+                layers.settle()
+                rows = commit.changes.get(layers.spec, {})
                 for listener in self.listeners.get((task_id.topic, name), ()):
-                    listener(task_id.partition, rows)
+                    try:
+                        listener(task_id.partition, rows)
+                    except Exception:
+                        logger.exception("a listener of %s failed", name)
 
     def commit_failed(self, error: CommitFailedError | StoreError) -> None:
         """Forget everything uncommitted and begin again where the broker says."""
@@ -233,9 +241,15 @@ class Engine:
         self.tasks.clear()
         self.membership = None
 
-    async def assign(self, task_ids: Iterable[TaskId], membership: Membership) -> None:
+    async def assign(
+        self,
+        task_ids: Iterable[TaskId],
+        membership: Membership,
+        standby_ids: Iterable[TaskId] = (),
+    ) -> None:
         """Own these partitions from now on; they run once restored. Revoke comes first."""
         await self.revoke()
+        await self.standbys.keep(standby_ids)
         self.membership = membership
         self._metrics.rebalances.inc()
         for task_id in task_ids:
@@ -261,7 +275,15 @@ class Engine:
     def _begin(self, after_s: float) -> None:
         if self._starting is not None:
             self._starting.cancel()
-        self._starting = asyncio.create_task(self._start(after_s))
+        self._starting = asyncio.create_task(self._start_at_last(after_s))
+
+    async def _start_at_last(self, after_s: float) -> None:
+        while True:
+            try:
+                return await self._start(after_s)
+            except Exception:  # tasks that nobody starts again would restore for ever
+                logger.exception("partitions could not be started, trying again")
+                after_s = REGISTER_AGAIN_S
 
     async def _start(self, after_s: float) -> None:
         await asyncio.sleep(after_s)
@@ -301,6 +323,7 @@ class Engine:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.commits.run())
             group.create_task(self._ticks())
+            group.create_task(self.standbys.run())
 
     async def _ticks(self) -> None:
         while True:
@@ -311,5 +334,6 @@ class Engine:
     async def close(self) -> None:
         """Commit what is done and release everything."""
         await self.revoke()
+        await self.standbys.close()
         self.starter.close()
         self.commits.close()

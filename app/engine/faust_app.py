@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import faust
-from faust.assignor.partition_assignor import PartitionAssignor
 from faust.exceptions import AlreadyConfiguredWarning
 from faust.types import TP, StreamT
 
 from app.engine.delivery import Delivery
 from app.engine.engine import Engine
 from app.engine.epoch import TaskCommit, TaskId
+from app.engine.faust_assignor import StandbyAssignor
 from app.engine.faust_consumer import BatchConsumer, BatchSchema, BatchTransport, check_overrides
 from app.engine.faust_tables import EngineTables
 from app.engine.membership import Membership
@@ -32,7 +32,7 @@ class EngineApp(faust.App):
             *args,
             TableManager=EngineTables,
             processing_guarantee="at_least_once",
-            table_standby_replicas=0,
+            PartitionAssignor=StandbyAssignor,
             topic_disable_leader=True,
             stream_wait_empty=True,
             stream_buffer_maxsize=4,
@@ -62,11 +62,34 @@ class EngineApp(faust.App):
 
     def owner_url(self, topic: str, partition: int) -> str | None:
         """URL of the worker that owns a partition (physical topic); None: not known yet."""
-        assignor: PartitionAssignor = self.assignor  # type: ignore[assignment]
-        for url, topics in assignor.external_topics_metadata().items():
+        for url, topics in self._assignor.external_topics_metadata().items():
             if partition in topics.get(topic, ()):
                 return str(url).rstrip("/")
         return None
+
+    def standby_urls(self, topic: str, partition: int) -> list[str]:
+        """URLs of the other workers that keep a standby of a partition (physical topic)."""
+        mine = str(self.conf.canonical_url).rstrip("/")
+        return [url for url in self._assignor.standby_urls(topic, partition) if url != mine]
+
+    def standby_topics(self) -> set[str]:
+        """Physical topics whose partitions have state worth a standby."""
+        engine = self.engine
+        return {engine.config.physical(s.topic) for s in engine.specs.values() if s.tables}
+
+    def assigned_standbys(self) -> set[TaskId]:
+        """Partitions this worker is to keep a standby of."""
+        topics = self.standby_topics()
+        return {
+            TaskId(self.logical(tp.topic), tp.partition)
+            for tp in self._assignor.assigned_standbys()
+            if tp.topic in topics
+        }
+
+    @property
+    def _assignor(self) -> StandbyAssignor:
+        assignor: StandbyAssignor = self.assignor  # type: ignore[assignment]
+        return assignor
 
     def logical(self, topic: str) -> str:
         """Catalogue name of a physical topic."""

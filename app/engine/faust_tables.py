@@ -40,7 +40,9 @@ class EngineTables(TableManager):
         app = self.app
         tasks = {TaskId(app.logical(tp.topic), tp.partition) for tp in assigned}
         await app.engine.assign(
-            {task for task in tasks if task.topic in app.engine.specs}, app.membership
+            {task for task in tasks if task.topic in app.engine.specs},
+            app.membership,
+            app.assigned_standbys() - tasks,
         )
         await app._fetcher.maybe_start()  # noqa: SLF001 - the base class's recovery does it
         self.on_actives_ready()

@@ -43,6 +43,9 @@ class EngineMetrics:
         self.state_bytes = Gauge(
             "state_store_bytes", "Local state by table group", ["table"], registry=registry
         )
+        self.standby_lag = Gauge(
+            "state_store_lag", "Changelog offsets standbys are behind", ["table"], registry=registry
+        )
         self.rebalances = Counter(
             "rebalances_total", "Assignments this worker took part in", registry=registry
         )

@@ -2,25 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from app.engine.clock import Clock
 from app.engine.engine import Engine
 from app.engine.epoch import TaskId
 from app.engine.partitioner import partition_for
-from app.engine.query import CommitListener, LedgerRow, NotOwnedError, NotReadyError, Owner
+from app.engine.query import (
+    CommitListener,
+    LedgerRow,
+    NotOwnedError,
+    NotReadyError,
+    Owner,
+    Replica,
+)
+from app.engine.spec import AgentSpec
+from app.engine.standby import StandbyRows
+from app.engine.standby_tail import Standby
 from app.engine.task import CommittedRows, Task, TaskState
 
-OwnerUrl = Callable[[str, int], str | None]
-"""Advertised URL of the worker that owns (physical topic, partition); None: not known."""
+
+class Cluster(Protocol):
+    """Where partitions live, by physical topic: what the last assignment published."""
+
+    def owner_url(self, topic: str, partition: int) -> str | None:
+        """Advertised URL of the worker that owns a partition; None: not known."""
+        ...
+
+    def standby_urls(self, topic: str, partition: int) -> list[str]:
+        """Advertised URLs of the other workers that keep a standby of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _ActiveReplica:
+    task: Task
+    position: int | None
+    staleness_ms: int
+    role: Literal["active", "standby"] = "active"
+
+    def table(self, name: str) -> CommittedRows:
+        return CommittedRows(self.task.layers[name])
+
+
+@dataclass(frozen=True, slots=True)
+class _StandbyReplica:
+    standby: Standby
+    spec: AgentSpec
+    position: int | None
+    staleness_ms: int
+    role: Literal["active", "standby"] = "standby"
+
+    def table(self, name: str) -> StandbyRows:
+        table = next(table for table in self.spec.tables if table.name == name)
+        return StandbyRows(self.standby.store, table)
 
 
 class EngineQueries:
     """Implements :class:`app.engine.query.Queries`."""
 
-    def __init__(self, engine: Engine, owner_url: OwnerUrl, clock: Clock) -> None:
+    def __init__(self, engine: Engine, cluster: Cluster, clock: Clock) -> None:
         self._engine = engine
-        self._owner_url = owner_url
+        self._cluster = cluster
         self._clock = clock
 
     @property
@@ -38,7 +82,7 @@ class EngineQueries:
 
     def _owner(self, topic: str, partition: int) -> Owner:
         local = TaskId(topic, partition) in self._engine.tasks
-        url = self._owner_url(self._engine.config.physical(topic), partition)
+        url = self._cluster.owner_url(self._engine.config.physical(topic), partition)
         return Owner(partition, url, local)
 
     def table(self, topic: str, partition: int, name: str) -> CommittedRows:
@@ -57,6 +101,22 @@ class EngineQueries:
         """Age of the oldest uncommitted change; 0 when there is none."""
         since = self._running(topic, partition).dirty_since_ms
         return max(0, self._clock.now_ms() - since) if since else 0
+
+    def replica(self, topic: str, partition: int) -> Replica:
+        """What is here of a partition, owned or standby; valid until the event loop turns."""
+        task_id = TaskId(topic, partition)
+        standby = self._engine.standbys.find(task_id)
+        if standby is not None:
+            staleness_ms = self._engine.standbys.staleness_ms(standby)
+            spec = self._engine.specs[topic]
+            return _StandbyReplica(standby, spec, standby.position, staleness_ms)
+        task = self._running(topic, partition)
+        position = None if task.store is None else task.store.positions().changelog
+        return _ActiveReplica(task, position, self.staleness_ms(topic, partition))
+
+    def standbys(self, topic: str, partition: int) -> list[str]:
+        """URLs of the other workers that keep a standby of the partition."""
+        return self._cluster.standby_urls(self._engine.config.physical(topic), partition)
 
     def ready(self) -> tuple[bool, str]:
         """Whether every assigned partition runs, and if not, what is awaited."""

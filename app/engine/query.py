@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from app.engine.counts import Counts
 
@@ -41,6 +41,29 @@ class CommittedTable(Protocol):
         self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
     ) -> Iterator[tuple[bytes, Any]]:
         """Rows with ``lo <= key < hi`` in key order (``reverse``: from the end), at most limit."""
+        ...
+
+
+class Replica(Protocol):
+    """What this worker holds of a partition, as its owner or as a standby of it."""
+
+    @property
+    def role(self) -> Literal["active", "standby"]:
+        """Whether this worker owns the partition."""
+        ...
+
+    @property
+    def position(self) -> int | None:
+        """Next changelog offset that the rows do not hold; None before the first."""
+        ...
+
+    @property
+    def staleness_ms(self) -> int:
+        """What was committed longer ago than this is in the rows."""
+        ...
+
+    def table(self, name: str) -> CommittedTable:
+        """Committed rows of one of the tables."""
         ...
 
 
@@ -86,6 +109,17 @@ class Queries(Protocol):
 
     def staleness_ms(self, topic: str, partition: int) -> int:
         """Age of the committed view: 0 when everything fetched so far is committed."""
+        ...
+
+    def replica(self, topic: str, partition: int) -> Replica:
+        """What is here of a partition, owned or standby; valid until the event loop turns.
+
+        Raises :class:`NotReadyError` or :class:`NotOwnedError`.
+        """
+        ...
+
+    def standbys(self, topic: str, partition: int) -> list[str]:
+        """URLs of the other workers that keep a standby of the partition."""
         ...
 
     def ready(self) -> tuple[bool, str]:

@@ -94,6 +94,8 @@ class Restorer:
         transaction timeout plus the broker's scan interval.
         """
         wanted = list(tasks)
+        if not wanted:
+            return {}
         physical = self._config.physical
         request = ck.ConsumerGroupTopicPartitions(
             self._config.group, [ck.TopicPartition(physical(t.topic), t.partition) for t in wanted]
@@ -229,7 +231,8 @@ def apply_records(store: Store, messages: Iterable[ck.Message]) -> None:
         if key is None:
             continue
         if key == POSITION_KEY:
-            source = parse_position(value) if value is not None else source
+            at = parse_position(value)
+            source = source if at is None else at
             continue
         parsed = parse_record_key(key)
         if parsed is not None and parsed[0] in families:

@@ -64,4 +64,7 @@ def _counted(effects: Effects, batch: RecordBatch) -> Effects:
     done = effects.applied + effects.duplicates + len(effects.rejects) + len(effects.late)
     if done != len(batch):
         raise StepContractError(f"{done} of {len(batch)} records are accounted for")
+    named = [r.index for r in effects.rejects] + [late.index for late in effects.late]
+    if not all(0 <= index < len(batch) for index in named):
+        raise StepContractError("a reject or a late record is not in the batch")
     return effects

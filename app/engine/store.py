@@ -111,6 +111,8 @@ class Store:
 
     def positions(self) -> Positions:
         """Where this store stands."""
+        if not self._columns:  # a reset that failed is tried again
+            self._open()
         column = self._columns[_POSITIONS]
         changelog, source = column.get(_CHANGELOG), column.get(_SOURCE)
         return Positions(
@@ -130,6 +132,9 @@ class Store:
         self, family: str, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """Raw rows with ``lo <= key < hi``, in key order or from the end, at most ``limit``."""
+        # Read at once: a cursor that a reader keeps would hold the database open, and its
+        # folder locked, when the partition moves.
+        rows: list[tuple[bytes, bytes]] = []
         cursor = self._columns[family].iter()
         if not reverse:
             cursor.seek(lo)
@@ -142,13 +147,14 @@ class Store:
         while limit > 0 and cursor.valid():
             key: bytes = cursor.key()
             if key < lo if reverse else (hi is not None and key >= hi):
-                return
-            yield key, cursor.value()
+                break
+            rows.append((key, cursor.value()))
             limit -= 1
             if reverse:
                 cursor.prev()
             else:
                 cursor.next()
+        return iter(rows)
 
     def write(
         self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Positions

@@ -79,10 +79,11 @@ class Layers:
 
     def merge(self, partials: Mapping[bytes, Any]) -> None:
         """Merge partials into the open layer."""
-        merge, opened, get = self.spec.aggregate.merge, self._open, self.get
+        merge, merged, get = self.spec.aggregate.merge, {}, self.get
         for key, partial in partials.items():
             state = get(key)
-            opened[key] = partial if state is None else merge(state, partial)
+            merged[key] = partial if state is None else merge(state, partial)
+        self._open.update(merged)
 
     def delete(self, keys: Iterable[bytes]) -> None:
         """Remove rows in the open layer."""

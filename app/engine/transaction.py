@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 REGISTER_S = 20.0
 
 Rows = Mapping[str, Mapping[bytes, bytes | None]]
+_OnDelivery = Callable[[ck.KafkaError | None, ck.Message], None]
 Probe = Callable[[str], None]
 """Told the name of each step of a commit; fault drills stop or kill the process there."""
 
@@ -88,6 +89,7 @@ class EpochProducer:
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
         self._producer: ck.Producer | None = None
+        self._on_delivery: _OnDelivery | None = None
 
     def _new(self) -> ck.Producer:
         return ck.Producer(producer_config(self._config))
@@ -106,8 +108,9 @@ class EpochProducer:
             producer.purge()
             try:
                 producer.flush(1)
-            except ck.KafkaException as exc:
-                # A fenced producer says so at every call; there is nothing left to send.
+            except (ck.KafkaException, SystemError) as exc:
+                # A fenced producer says so at every call; there is nothing left to send. The
+                # client raises inside flush and runs delivery callbacks on top: SystemError.
                 logger.info("the producer was given up: %s", exc)
 
     def produce_all(self, epoch: Epoch) -> tuple[dict[TaskId, Rows], dict[TaskId, int]]:
@@ -141,6 +144,8 @@ class EpochProducer:
             rows[identity] = raw
 
         def on_delivery(error: ck.KafkaError | None, message: ck.Message) -> None:
+            if self._on_delivery is not None:
+                self._on_delivery(error, message)
             offset = message.offset()
             if error is None and offset is not None:
                 delivered[task] = offset + 1
@@ -155,7 +160,7 @@ class EpochProducer:
         value: bytes | None,
         partition: int | None,
         headers: Headers,
-        on_delivery: Callable[[ck.KafkaError | None, ck.Message], None] | None = None,
+        on_delivery: _OnDelivery | None = None,
     ) -> None:
         while True:
             try:
@@ -164,7 +169,7 @@ class EpochProducer:
                     value,
                     key,
                     -1 if partition is None else partition,
-                    on_delivery,
+                    on_delivery or self._on_delivery,
                     headers=list(headers),
                 )
             except BufferError:
@@ -255,6 +260,11 @@ class TransactionalWriter(EpochProducer):
             self._retrying(producer.commit_transaction, deadline)
         except ck.KafkaException as exc:
             raise self._failed(exc, producer) from exc
+        except Exception as exc:
+            self.close()  # the transaction is open: only its successor can end it
+            raise CommitFailedError(
+                f"an epoch could not be written: {exc!r}", membership_lost=False, producer_dead=True
+            ) from exc
         self._probe("committed")
         return Written(rows, delivered)
 
@@ -296,17 +306,28 @@ class AtLeastOnceWriter(EpochProducer):
     ) -> None:
         super().__init__(config)
         self._commit_offsets = commit_offsets
+        self._undelivered: ck.KafkaError | None = None
+        # A transaction that lost a record does not commit; here every report has to be read.
+        self._on_delivery = self._note
+
+    def _note(self, error: ck.KafkaError | None, _message: ck.Message) -> None:
+        if error is not None:
+            self._undelivered = error
 
     def open(self) -> None:
         """Nothing to register."""
 
     def commit(self, epoch: Epoch) -> Written:
         """Write one epoch, or raise :class:`CommitFailedError`."""
+        self._undelivered = None
         rows, delivered = self.produce_all(epoch)
-        if self.producer.flush(self._config.transaction_timeout_ms / 1000):
+        left = self.producer.flush(self._config.transaction_timeout_ms / 1000)
+        if left or self._undelivered is not None:
             self.close()
             raise CommitFailedError(
-                "records were not delivered in time", membership_lost=False, producer_dead=True
+                f"records were not delivered: {self._undelivered or 'no answer in time'}",
+                membership_lost=False,
+                producer_dead=True,
             )
         try:
             self._commit_offsets(epoch.tasks)

@@ -501,6 +501,18 @@ async def test_an_epoch_without_a_membership_is_not_even_begun(writer: Transacti
     assert caught.value.membership_lost
 
 
+async def test_a_writer_that_takes_over_fences_its_former_self(
+    world: World, writer: TransactionalWriter, member: Membership
+):
+    await asyncio.to_thread(writer.open)
+    heir = TransactionalWriter(world.config, lambda _step: None)
+    await asyncio.to_thread(heir.open)
+    error = await rejected(world, writer, an_epoch(member))
+    assert (error.membership_lost, error.producer_dead) == (False, True)
+    await asyncio.to_thread(heir.commit, an_epoch(member))
+    heir.close()
+
+
 async def test_what_a_dead_writer_left_open_ends_when_its_successor_registers(
     world: World, writer: TransactionalWriter
 ) -> None:

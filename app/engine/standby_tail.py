@@ -1,0 +1,233 @@
+"""Reads the changelogs of standbys into their stores: what the standbys' thread does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import confluent_kafka as ck
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import ListOffsetsResultInfo, OffsetSpec
+
+from app.engine.clock import Clock
+from app.engine.epoch import TaskId
+from app.engine.restore import BATCH, RestoreError, apply_records
+from app.engine.spec import AgentSpec, EngineConfig
+from app.engine.store import Positions, Store, StoreError
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.1
+"""Longest wait for records, which is how long a hand-over may be held up."""
+LOOK_S = 0.5
+"""How often the ends of the changelogs are asked for."""
+_REQUEST_S = 5.0
+
+_TopicPartition = tuple[str, int]
+OpenStore = Callable[[TaskId, AgentSpec], Store | None]
+_Ends = dict[ck.TopicPartition, "Future[ListOffsetsResultInfo]"]
+
+
+@dataclass(slots=True)
+class Standby:
+    """A standby as its thread leaves it. Offsets are those of the changelog (physical topic).
+
+    ``position``: next offset to apply. ``end``: end of the committed changelog when last
+    heard of. ``current_at_s``: when ``position`` was last known to be the end (monotonic);
+    None until it was so once.
+    """
+
+    id: TaskId
+    topic: str
+    store: Store
+    position: int
+    end: int | None = None
+    current_at_s: float | None = None
+
+    @property
+    def lag(self) -> int:
+        """Offsets behind the end last heard of; 0 while that is unknown."""
+        return 0 if self.end is None else max(0, self.end - self.position)
+
+
+@dataclass(slots=True)
+class _Look:
+    """A question for the ends of changelogs, on its way."""
+
+    asked_at_s: float
+    ends: _Ends = field(default_factory=dict)
+
+    def answered(self) -> bool:
+        return all(future.done() for future in self.ends.values())
+
+
+class Tail:
+    """Consumer and stores. Every method blocks, and none may run beside another."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        specs: Mapping[str, AgentSpec],
+        open_store: OpenStore,
+        clock: Clock,
+    ) -> None:
+        self._physical = config.physical
+        self._specs = specs
+        self._open_store = open_store
+        self._clock = clock
+        common: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": config.bootstrap,
+            "client.id": f"{config.worker}-standby",
+        }
+        self._client_config = common
+        self._consumer_config = {
+            **common,
+            # Partitions are assigned by hand: this group id never joins a group.
+            "group.id": f"{config.group}-standby",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+            "fetch.queue.backoff.ms": 5,
+            "fetch.wait.max.ms": 500,
+            "queued.max.messages.kbytes": 16_384,
+        }
+        self._consumer: ck.Consumer | None = None
+        self._admin: AdminClient | None = None
+        self._standbys: dict[TaskId, Standby] = {}
+        self._look: _Look | None = None
+        self._looked_at_s = 0.0
+
+    def drop(self, keep: frozenset[TaskId]) -> None:
+        """Close every standby that is not kept."""
+        gone = self._standbys.keys() - keep
+        for task in gone:
+            standby = self._standbys.pop(task)
+            try:
+                # The end may lie behind markers that no record follows: nobody need look there.
+                standby.store.write({}, Positions(changelog=standby.position))
+            except StoreError as exc:
+                logger.warning("%s", exc)
+            standby.store.close()
+        if gone:
+            self._assign()
+
+    def step(self, wanted: frozenset[TaskId]) -> dict[TaskId, Standby]:
+        """Open what is missing, and apply what has come. All standbys, by task."""
+        missing = wanted - self._standbys.keys()
+        if missing:
+            for task in sorted(missing, key=str):
+                self._standbys[task] = self._opened(task)
+            self._rebuild_those_ahead(missing)
+            self._assign()
+        self._consume()
+        self._look_at_ends()
+        return dict(self._standbys)
+
+    def _opened(self, task: TaskId) -> Standby:
+        spec = self._specs[task.topic]
+        store = self._open_store(task, spec)
+        if store is None or spec.changelog is None:
+            raise ValueError(f"{task} has no tables: it needs no standby")
+        changelog = self._physical(spec.changelog)
+        return Standby(task, changelog, store, store.positions().changelog or 0)
+
+    def _assign(self) -> None:
+        self._look = None
+        if self._standbys:
+            if self._consumer is None:
+                self._consumer = ck.Consumer(self._consumer_config)
+            self._consumer.assign(
+                [ck.TopicPartition(*_tp(s), s.position) for s in self._standbys.values()]
+            )
+        elif self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+
+    def _rebuild_those_ahead(self, tasks: Iterable[TaskId]) -> None:
+        """A store beyond its changelog's end, committed or not, belongs to another changelog."""
+        ends = self._ends(tasks, ck.IsolationLevel.READ_UNCOMMITTED)
+        for task in tasks:
+            standby = self._standbys[task]
+            end = _offset(ends, standby)
+            if standby.position > end:
+                logger.warning(
+                    "%s is ahead of its changelog (%d > %d): rebuilt",
+                    standby.store.path,
+                    standby.position,
+                    end,
+                )
+                standby.store.reset()
+                standby.position = 0
+
+    def _consume(self) -> None:
+        assert self._consumer is not None  # noqa: S101 - for the type checker
+        by_tp = {_tp(standby): standby for standby in self._standbys.values()}
+        held: dict[_TopicPartition, list[ck.Message]] = {}
+        reached: dict[_TopicPartition, int] = {}
+        for message in self._consumer.consume(BATCH, POLL_S):
+            tp = (message.topic() or "", message.partition() or 0)
+            error = message.error()
+            if tp not in by_tp and error is None:
+                continue
+            if error is None:
+                held.setdefault(tp, []).append(message)
+                reached.pop(tp, None)
+            elif error.code() == ck.KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
+                reached[tp] = message.offset() or 0
+            else:
+                raise RestoreError(f"{tp[0]}/{tp[1]}: {error.str()}")
+        for tp, messages in held.items():
+            apply_records(by_tp[tp].store, messages)
+            by_tp[tp].position = (messages[-1].offset() or 0) + 1
+        now_s = self._clock.monotonic()
+        for tp, offset in reached.items():
+            if tp in by_tp:
+                standby = by_tp[tp]
+                standby.position = standby.end = max(offset, standby.position)
+                standby.current_at_s = now_s
+
+    def _look_at_ends(self) -> None:
+        """Ask for the committed ends now and then: silence may mean no news, or no broker."""
+        now_s = self._clock.monotonic()
+        look = self._look
+        if look is None:
+            if now_s - self._looked_at_s >= LOOK_S:
+                self._looked_at_s = now_s
+                self._look = _Look(
+                    now_s, self._ends(self._standbys, ck.IsolationLevel.READ_COMMITTED)
+                )
+        elif look.answered():
+            self._look = None
+            for standby in self._standbys.values():
+                try:
+                    standby.end = _offset(look.ends, standby)
+                except RestoreError as exc:
+                    logger.debug("%s", exc)
+                    continue
+                if standby.position >= standby.end:
+                    standby.current_at_s = max(look.asked_at_s, standby.current_at_s or 0.0)
+
+    def _ends(self, tasks: Iterable[TaskId], isolation: ck.IsolationLevel) -> _Ends:
+        if self._admin is None:
+            self._admin = AdminClient(self._client_config)
+        spec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        wanted = {ck.TopicPartition(*_tp(self._standbys[task])): spec for task in tasks}
+        return self._admin.list_offsets(
+            wanted, isolation_level=isolation, request_timeout=_REQUEST_S
+        )
+
+
+def _tp(standby: Standby) -> _TopicPartition:
+    return standby.topic, standby.id.partition
+
+
+def _offset(ends: _Ends, standby: Standby) -> int:
+    """End of the standby's changelog; waits for the answer."""
+    try:
+        return int(ends[ck.TopicPartition(*_tp(standby))].result(_REQUEST_S).offset)
+    except (ck.KafkaException, TimeoutError) as exc:
+        raise RestoreError(f"the broker did not tell the end of {_tp(standby)}: {exc}") from exc
