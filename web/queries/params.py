@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from web.problem import ItemError, Kind, ProblemError
 
@@ -15,6 +15,9 @@ WINDOWS_MAX: Final = 1_440
 KEYS_DEFAULT: Final = 100
 KEYS_MAX: Final = 1_000
 EPOCH_MS_MAX: Final = 1 << 53
+
+Consistency = Literal["owner", "stale"]
+"""Who may answer: only the owner of the key's partition, or a standby of it as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,14 @@ def parse_range(query: Mapping[str, str], advance_ms: int) -> StartRange:
                 f"ask for at most {WINDOWS_MAX * advance_ms} ms",
             )
     return StartRange(from_ms, to_ms)
+
+
+def parse_consistency(query: Mapping[str, str]) -> Consistency:
+    """``consistency``: ``owner``, also when absent, or ``stale``; 400 otherwise."""
+    text = query.get("consistency", "owner")
+    if text not in ("owner", "stale"):
+        raise _refuse("consistency", "expected owner or stale")
+    return "stale" if text == "stale" else "owner"
 
 
 def parse_limit(query: Mapping[str, str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from heapq import merge
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -11,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from app.engine.chunks import LaneMark
-from app.engine.query import CommittedTable, NotOwnedError, NotReadyError, Queries
+from app.engine.query import CommittedTable, NotOwnedError, NotReadyError, Owner, Queries
 from tables.lanes import LANES_TABLE
 from tables.windows.answer import WindowAnswer, window_answer
 from tables.windows.keys import fits, key_prefix
@@ -21,8 +22,10 @@ from web.peers import PeerAnswer, PeerError, Peers
 from web.problem import Kind, ProblemError, json_response
 from web.queries.params import (
     WINDOWS_MAX,
+    Consistency,
     StartRange,
     encode_cursor,
+    parse_consistency,
     parse_cursor,
     parse_limit,
     parse_range,
@@ -58,6 +61,24 @@ class _Page(msgspec.Struct, frozen=True):
     cursor: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question for one key's windows."""
+
+    spec: WindowSpec
+    key: str
+    wanted: StartRange
+    consistency: Consistency
+    forwarded: bool
+    query: str
+
+    @property
+    def path(self) -> str:
+        """The same question to another worker."""
+        path = f"{PATH}/{self.spec.name}/{quote(self.key, safe='')}"
+        return f"{path}?{self.query}" if self.query else path
+
+
 def lane_marks(table: CommittedTable, rows: Sequence[WindowStats]) -> Mapping[str, LaneMark]:
     """Marks of the lanes that fed the rows; at most :data:`MARKS_MAX` where they name none."""
     if any(stats.lanes == EVERY for stats in rows):
@@ -79,15 +100,22 @@ class WindowQueries:
         """Windows of one key; ``from``/``to`` bound their starts, else the newest 1 440.
 
         A key that is not found as it stands is looked for with a leading slash, so that a
-        path may be appended to the address without encoding it.
+        path may be appended to the address without encoding it. With ``consistency=stale``
+        a standby may answer; the answer then says from what role, position and age.
         """
         spec = self._spec(request)
-        wanted = parse_range(request.query, spec.advance_ms)
-        key = request.match_info["key"]
-        forwarded = is_forwarded(request, self._queries)
-        also = [] if forwarded or key.startswith("/") else [f"/{key}"]
+        asked = _Asked(
+            spec,
+            request.match_info["key"],
+            parse_range(request.query, spec.advance_ms),
+            parse_consistency(request.query),
+            is_forwarded(request, self._queries),
+            request.query_string,
+        )
+        key = asked.key
+        also = [] if asked.forwarded or key.startswith("/") else [f"/{key}"]
         for candidate in [key, *also]:
-            answer = await self._ask(spec, candidate, wanted, request.query_string, forwarded)
+            answer = await self._ask(replace(asked, key=candidate))
             if answer is not None:
                 return answer
         raise ProblemError(Kind.NOT_FOUND, f"window {spec.name} has no key {key[:200]!r}")
@@ -132,34 +160,63 @@ class WindowQueries:
             raise ProblemError(Kind.NOT_FOUND, f"no window is named {name[:64]!r}; known: {known}")
         return spec
 
-    async def _ask(
-        self, spec: WindowSpec, key: str, wanted: StartRange, query: str, forwarded: bool
-    ) -> web.Response | None:
+    async def _ask(self, asked: _Asked) -> web.Response | None:
         """The answer of whoever owns the key; None: the owner does not have it."""
-        if not fits(key):
+        if not fits(asked.key):
             return None
-        owner = self._queries.owner(PARTIALS_TOPIC, key.encode())
+        owner = self._queries.owner(PARTIALS_TOPIC, asked.key.encode())
+        if asked.consistency == "stale":
+            return await self._ask_anyone(asked, owner)
         if owner.local:
-            return await self._local(spec, key, wanted, owner.partition)
-        if forwarded or owner.url is None:
+            return await self._local(asked, owner.partition)
+        if asked.forwarded or owner.url is None:
             raise moving()
-        path = f"{PATH}/{spec.name}/{quote(key, safe='')}" + (f"?{query}" if query else "")
         try:
-            answer = await self._peers.get(owner.url, path, HOP_TIMEOUT_S)
+            answer = await self._peers.get(owner.url, asked.path, HOP_TIMEOUT_S)
         except PeerError as exc:
             raise ProblemError(Kind.OWNER_UNREACHABLE, str(exc)) from exc
         return None if answer.status == Kind.NOT_FOUND.status else _passed_on(answer)
 
-    async def _local(
-        self, spec: WindowSpec, key: str, wanted: StartRange, partition: int
-    ) -> web.Response | None:
-        open_table = self._opener(partition, spec.name)
+    async def _ask_anyone(self, asked: _Asked, owner: Owner) -> web.Response | None:
+        """What is here, owned or standby; else the owner's answer, else that of a standby."""
         try:
-            rows = await newest_rows_sliced(open_table, key, wanted, WINDOWS_MAX)
+            return await self._local(asked, owner.partition)
+        except ProblemError as exc:
+            if asked.forwarded:
+                raise
+            refused = exc
+        urls = [] if owner.local or owner.url is None else [owner.url]
+        urls += self._queries.standbys(PARTIALS_TOPIC, owner.partition)
+        for url in dict.fromkeys(urls):
+            try:
+                answer = await self._peers.get(url, asked.path, HOP_TIMEOUT_S)
+            except PeerError as exc:
+                refused = ProblemError(Kind.OWNER_UNREACHABLE, str(exc))
+                continue
+            if answer.status != Kind.UNAVAILABLE.status:
+                return None if answer.status == Kind.NOT_FOUND.status else _passed_on(answer)
+        raise refused
+
+    async def _local(self, asked: _Asked, partition: int) -> web.Response | None:
+        spec, key = asked.spec, asked.key
+        open_table = self._opener(partition, spec.name, asked.consistency)
+        reading: dict[str, object] = {}
+        try:
+            if asked.consistency == "stale":
+                # Read before the rows: they hold at least this much.
+                replica = self._queries.replica(PARTIALS_TOPIC, partition)
+                reading = {
+                    "role": replica.role,
+                    "position": replica.position,
+                    "staleness_ms": replica.staleness_ms,
+                }
+            rows = await newest_rows_sliced(open_table, key, asked.wanted, WINDOWS_MAX)
             if not rows and not has_key(open_table(), key):
                 return None
-            marks = lane_marks(self._opener(partition, LANES_TABLE)(), [stats for _, stats in rows])
-            staleness_ms = self._queries.staleness_ms(PARTIALS_TOPIC, partition)
+            lanes = self._opener(partition, LANES_TABLE, asked.consistency)
+            marks = lane_marks(lanes(), [stats for _, stats in rows])
+            if not reading:
+                reading["staleness_ms"] = self._queries.staleness_ms(PARTIALS_TOPIC, partition)
         except NotReadyError as exc:
             raise restoring(exc) from exc
         except NotOwnedError as exc:
@@ -176,11 +233,13 @@ class WindowQueries:
                 "windows": windows,
                 "partition": partition,
                 "worker": self._queries.worker,
-                "staleness_ms": staleness_ms,
+                **reading,
             }
         )
 
-    def _opener(self, partition: int, table: str) -> OpenTable:
+    def _opener(self, partition: int, table: str, consistency: Consistency = "owner") -> OpenTable:
+        if consistency == "stale":
+            return lambda: self._queries.replica(PARTIALS_TOPIC, partition).table(table)
         return lambda: self._queries.table(PARTIALS_TOPIC, partition, table)
 
     async def _local_page(
