@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
@@ -89,6 +89,7 @@ class Cluster:
     urls: dict[str, str] = field(default_factory=dict)
     tables: dict[tuple[int, str], MemoryTable] = field(default_factory=dict)
     restoring: set[int] = field(default_factory=set)
+    standbys: dict[str, set[int]] = field(default_factory=dict)
     listeners: dict[str, list[CommitListener]] = field(default_factory=dict)
 
     def table(self, partition: int, name: str) -> MemoryTable:
@@ -113,6 +114,20 @@ class Cluster:
 def cluster_of(*workers: str) -> Cluster:
     """Partitions dealt out in turn."""
     return Cluster({p: workers[p % len(workers)] for p in range(PARTITIONS)})
+
+
+@dataclass
+class MemoryReplica:
+    """What a worker has of a partition: here, the same rows as everybody."""
+
+    cluster: Cluster
+    partition: int
+    role: Literal["active", "standby"]
+    staleness_ms: int
+    position: int | None = 42
+
+    def table(self, name: str) -> MemoryTable:
+        return self.cluster.table(self.partition, name)
 
 
 class MemoryQueries:
@@ -147,6 +162,20 @@ class MemoryQueries:
     def staleness_ms(self, topic: str, partition: int) -> int:
         self.table(topic, partition, SPEC.name)
         return 7
+
+    def replica(self, topic: str, partition: int) -> MemoryReplica:
+        if partition in self._cluster.standbys.get(self._worker, ()):
+            return MemoryReplica(self._cluster, partition, "standby", staleness_ms=250)
+        self.table(topic, partition, SPEC.name)
+        return MemoryReplica(self._cluster, partition, "active", staleness_ms=7)
+
+    def standbys(self, topic: str, partition: int) -> list[str]:
+        assert topic == "window-partials"
+        return [
+            self._cluster.urls[worker]
+            for worker, partitions in sorted(self._cluster.standbys.items())
+            if partition in partitions and worker != self._worker
+        ]
 
     def ready(self) -> tuple[bool, str]:
         mine = [p for p, owner in self._cluster.owners.items() if owner == self._worker]
