@@ -1,0 +1,1 @@
+"""Measurements, and the acceptance checks that are about time. ``python -m benchmarks``."""

@@ -1,0 +1,95 @@
+"""``python -m benchmarks``: events per CPU second, against plain Faust in the same run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import click
+
+from benchmarks.broker import BenchBroker, bench_broker
+from benchmarks.engine_run import measure_engine
+from benchmarks.latency import bench_latency
+from benchmarks.process import machine
+from benchmarks.results import (
+    PLAIN,
+    ROCKSDB,
+    VARIANTS,
+    Result,
+    VoidError,
+    check_baseline,
+    keep,
+    show,
+    today,
+)
+from benchmarks.stock_run import measure_stock
+from benchmarks.timed import MissedError, bench_a39_1_posted_event_on_topic, bench_ship
+
+KEYS = (50, 5_000)
+EVENTS = {PLAIN: 100_000, ROCKSDB: 40_000}
+ENGINE_EVENTS = 1_800_000
+"""Enough that each variant is measured over at least 5 s of CPU."""
+
+
+@click.group(invoke_without_command=True)
+@click.option("--only", type=click.Choice(VARIANTS), multiple=True, help="Measure these only.")
+@click.option("--keys", type=click.IntRange(1, 100_000), multiple=True, help="Distinct keys.")
+@click.option("--events", type=click.IntRange(1_000), help="Events of each variant.")
+@click.pass_context
+def main(
+    context: click.Context, only: tuple[str, ...], keys: tuple[int, ...], events: int | None
+) -> None:
+    """Measure what a worker does with a CPU second; writes benchmarks/results/latest.json."""
+    if context.invoked_subcommand is not None:
+        return
+    results: list[Result] = []
+    void: str | None = None
+    with bench_broker() as broker:
+        try:
+            for count in keys or KEYS:
+                for variant in only or VARIANTS:
+                    click.echo(f"{variant}, {count:,} keys ...", err=True)
+                    results.append(_measure(broker, variant, count, events))
+                check_baseline(results)
+        except VoidError as error:
+            void = str(error)
+    show(results, machine(), today())
+    click.echo(f"written to {keep(results, machine(), today(), void)}", err=True)
+    if void is not None:
+        sys.exit(f"void: {void}")
+
+
+def _measure(broker: BenchBroker, variant: str, keys: int, events: int | None) -> Result:
+    if variant in EVENTS:
+        return measure_stock(broker, variant, keys, events or EVENTS[variant])
+    return measure_engine(broker, variant, keys, events or ENGINE_EVENTS)
+
+
+@main.command()
+def ship() -> None:
+    """Ship a 10 000-line access log while demo traffic runs: under 3 s, exact."""
+    _check(bench_ship)
+
+
+@main.command()
+def ingest() -> None:
+    """A39.1: a posted event is on its topic within 1 s."""
+    _check(bench_a39_1_posted_event_on_topic)
+
+
+@main.command()
+def latency() -> None:
+    """Time from sending an event to the query that shows it, at 20 000 events/s."""
+    _check(bench_latency)
+
+
+def _check(bench: Callable[[BenchBroker], str]) -> None:
+    with bench_broker() as broker:
+        try:
+            click.echo(bench(broker))
+        except MissedError as error:
+            sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""How long a killed worker's partitions stand still, with little and with much state.
+
+Two workers, ``kill -9`` of one while events flow, several times over. Measured from the
+kill: the broker's detection (the session ends), the survivor's notice of it (its next
+heartbeat), and the first commit of every partition the dead worker owned.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import confluent_kafka as ck
+from confluent_kafka.admin import AdminClient
+from rich.console import Console
+from rich.table import Table
+
+from agents.topics import WINDOW_CHANGELOG
+from app.engine.changelog import row_record_key
+from app.engine.partitioner import partition_for
+from app.settings import CONFIG_DIR
+from benchmarks.broker import bench_broker
+from benchmarks.process import machine
+from benchmarks.results import RESULTS, today
+from tables.histogram import bucket
+from tables.windows.keys import row_key
+from tables.windows.spec import load_windows
+from tables.windows.stats import WindowStats
+from tests.faults.fleet import Fleet, Member, fleet
+from tests.faults.load import Load
+from tests.system.harness import Cluster, wait_for
+
+SESSION_S = 6.0
+FAILOVER_S_MAX = SESSION_S + 3.0
+TAKEOVER_S_MAX = 2.0
+KEYS = (0, 1_000_000)
+KILLS = 3
+RATE = 1_000
+FILL_S_MAX = 120.0
+
+Offsets = Mapping[tuple[str, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Failover:
+    """One kill. Seconds from it, but for ``takeover_s``: from the broker's detection.
+
+    ``restore_s`` and ``restored_records`` are what the survivor says of its restore.
+    """
+
+    keys: int
+    detected_s: float
+    noticed_s: float
+    committed_s: float
+    takeover_s: float
+    restore_s: float
+    restored_records: int
+
+
+def prefill(cluster: Cluster, keys: int) -> None:
+    """Put a window of each of so many keys into the changelog, as if workers had."""
+    spec = load_windows(CONFIG_DIR / "windows.yaml")[0]
+    table, now_ms = spec.table(), time.time_ns() // 1_000_000
+    state = WindowStats(1, 0, 1, 7, 7, 7, {bucket(7): 1}, 0, (), now_ms)
+    value, start_ms = table.aggregate.encode(state), now_ms - now_ms % spec.size_ms
+    producer = ck.Producer(
+        {
+            "bootstrap.servers": cluster.bootstrap,
+            "enable.idempotence": True,
+            "compression.type": "lz4",
+            "linger.ms": 50,
+            "queue.buffering.max.messages": 500_000,
+            "log_level": 2,
+        }
+    )
+    topic = cluster.topic(WINDOW_CHANGELOG)
+    for number in range(keys):
+        key = f"/prefilled/{number}"
+        record_key = row_record_key(table.identity, row_key(key, start_ms))
+        partition = partition_for(key.encode(), cluster.partitions)
+        while True:
+            try:
+                producer.produce(topic, value, record_key, partition)
+            except BufferError:
+                producer.poll(0.1)
+            else:
+                break
+    if producer.flush(FILL_S_MAX):
+        raise TimeoutError("the broker did not take the state in time")
+
+
+_OWNED = re.compile(r'^consumer_lag\{partition="(\d+)",topic="([^"]+)"\}', re.MULTILINE)
+_LAG = re.compile(r"^state_store_lag\{.*\} (\S+)$", re.MULTILINE)
+_RESTORED = re.compile(r"restored \d+ partitions, (\d+) changelog records, in ([\d.]+) s")
+_NOTICED = re.compile(r"^\[([-\d]+ [\d:,]+)\].*because it is rebalancing", re.MULTILINE)
+
+
+def _metrics(member: Member) -> str:
+    return str(member.worker.get("/metrics")[1])
+
+
+def _owned(member: Member) -> set[tuple[str, int]]:
+    found = _OWNED.findall(_metrics(member))
+    return {(member.cluster.topic(topic), int(partition)) for partition, topic in found}
+
+
+def _current(member: Member) -> bool | None:
+    found = _LAG.search(_metrics(member))
+    return (found is not None and float(found[1]) == 0) or None
+
+
+def _log(member: Member) -> str:
+    return member.worker.log.read_text(errors="replace")
+
+
+class Group:
+    """The consumer group of a cluster, watched."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 2})
+        self._name = f"{cluster.namespace}.headrace"
+
+    def moves(self) -> bool | None:
+        """True while partitions change hands, None while they do not."""
+        group = self._admin.describe_consumer_groups([self._name])[self._name].result()
+        return group.state != ck.ConsumerGroupState.STABLE or None
+
+
+def measure(workers: Fleet, load: Load, victim: Member, heir: Member, keys: int) -> Failover:
+    """Kill the victim, and see its partitions go on with the heir."""
+    orphans = _owned(victim)
+    if not orphans:
+        raise AssertionError(f"{victim.name} owned nothing:\n{victim.worker.tail()}")
+    before: Offsets = {tp: at for tp, at in workers.committed().items() if tp in orphans}
+    restores, said = len(_RESTORED.findall(_log(heir))), len(_log(heir))
+    group = Group(workers.cluster)
+    wall_clock = datetime.now(UTC)
+    killed = time.monotonic()
+    victim.worker.kill()
+    wait_for("the broker sees it", group.moves)
+    detected_s = time.monotonic() - killed
+    wait_for("the orphans have committed", lambda: workers.beyond(dict(before)))
+    committed_s = time.monotonic() - killed
+    load.reached(0)
+    records, restore_s = _RESTORED.findall(_log(heir))[restores]
+    noticed = _NOTICED.search(_log(heir), said)
+    at = wall_clock if noticed is None else _stamp(noticed[1])
+    return Failover(
+        keys,
+        detected_s,
+        (at - wall_clock).total_seconds(),
+        committed_s,
+        committed_s - detected_s,
+        float(restore_s),
+        int(records),
+    )
+
+
+def _stamp(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%d %H:%M:%S,%f").astimezone()
+
+
+def run(bootstrap: str, home: Path, keys: int, kills: int) -> list[Failover]:
+    """Kill the workers in turn, each time once the other has caught up as a standby."""
+    found: list[Failover] = []
+    with fleet(bootstrap, home, session_timeout_ms=int(SESSION_S * 1000)) as workers:
+        first = workers.add("a")
+        first.ready()  # it creates the topics
+        if first.worker.stop():
+            raise AssertionError(f"the first worker did not stop well:\n{first.worker.tail()}")
+        prefill(workers.cluster, keys)
+        began = time.monotonic()
+        first.start()
+        first.ready()
+        _say(f"{keys:,} keys: restored by one worker after {time.monotonic() - began:.1f} s")
+        began = time.monotonic()
+        workers.add("b")
+        load = Load(workers.cluster, seed=1, total=10_000_000, rate=RATE).start()
+        try:
+            for number in range(kills):
+                victim, heir = workers.members[:: 1 if number % 2 == 0 else -1]
+                wait_for("both own partitions", workers.shared, FILL_S_MAX)
+                for member in workers.members:
+                    wait_for("standbys at the end", lambda m=member: _current(m), FILL_S_MAX)
+                _say(f"{keys:,} keys: standbys current after {time.monotonic() - began:.1f} s")
+                at = load.committed
+                wait_for("events flow", lambda at=at: load.committed > at + RATE or None)
+                found.append(measure(workers, load, victim, heir, keys))
+                began = time.monotonic()
+                victim.start()
+        finally:
+            load.close()
+    return found
+
+
+def _say(what: str) -> None:
+    click.echo(what, err=True)
+
+
+def show(found: list[Failover]) -> None:
+    """Print the table."""
+    table = Table(title=f"Failover, session timeout {SESSION_S:.0f} s\n{machine()}, {today()}")
+    columns: dict[str, Callable[[Failover], str]] = {
+        "keys": lambda each: f"{each.keys:,}",
+        "broker detects s": lambda each: f"{each.detected_s:.2f}",
+        "worker notices s": lambda each: f"{each.noticed_s:.2f}",
+        "next epoch s": lambda each: f"{each.committed_s:.2f}",
+        "take-over s": lambda each: f"{each.takeover_s:.2f}",
+        "restore s": lambda each: f"{each.restore_s:.2f}",
+        "records read": lambda each: f"{each.restored_records:,}",
+    }
+    for name in columns:
+        table.add_column(name, justify="right")
+    for each in found:
+        table.add_row(*(column(each) for column in columns.values()))
+    Console(width=130).print(table)
+
+
+@click.command()
+@click.option("--keys", type=click.IntRange(0, 10_000_000), multiple=True, help="Keys in state.")
+@click.option("--kills", type=click.IntRange(1, 100), default=KILLS, help="Kills with each.")
+def failover(keys: tuple[int, ...], kills: int) -> None:
+    """Measure kill -9 to the next epoch; writes benchmarks/results/failover.json."""
+    found: list[Failover] = []
+    with bench_broker() as broker:
+        for count in keys or KEYS:
+            found += run(broker.bootstrap, broker.folder / f"keys-{count}", count, kills)
+    show(found)
+    RESULTS.mkdir(exist_ok=True)
+    document = {"machine": machine(), "date": today(), "results": [asdict(e) for e in found]}
+    (RESULTS / "failover.json").write_text(json.dumps(document, indent=2) + "\n")
+    slowest = max(each.committed_s for each in found)
+    if slowest > FAILOVER_S_MAX:
+        sys.exit(f"missed: {slowest:.2f} s to the next epoch, allowed {FAILOVER_S_MAX} s")
+    slowest = max(each.takeover_s for each in found)
+    if slowest > TAKEOVER_S_MAX:
+        sys.exit(f"missed: {slowest:.2f} s to take over, allowed {TAKEOVER_S_MAX} s")
+
+
+if __name__ == "__main__":
+    failover()

@@ -1,0 +1,140 @@
+"""The backlog every variant consumes: canonical events of about 290 bytes, made cheaply."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import confluent_kafka as ck
+
+from app.models.event import LogEvent, decode_event, encode_event
+
+SERVICES = 16
+RATE = 20_000
+"""Events per second of event time."""
+WINDOW_MS = 60_000
+START_MS = 1_790_000_040_000
+"""Start of a minute, in the past."""
+PRODUCE_TIMEOUT_S = 120
+
+_ID = "%08x-0000-4000-8000-%012x"
+_HEAD = '{"event_id":"' + _ID + '","timestamp":%d'
+
+Row = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """An event without id and time: Kafka key, endpoint and the JSON that follows the time."""
+
+    key: bytes
+    endpoint: str
+    tail: str
+
+    def value(self, seed: int, number: int, timestamp_ms: int) -> bytes:
+        """The event of that number and time."""
+        return (_HEAD % (seed, number, timestamp_ms) + self.tail).encode()
+
+
+@dataclass(slots=True)
+class Load:
+    """``events`` events of ``keys`` endpoints, one after the other in event time.
+
+    ``rows`` counts what was generated, per (endpoint, start of minute): it is what the
+    windows must show.
+    """
+
+    keys: int
+    events: int
+    seed: int = 1
+    rows: Counter[Row] = field(default_factory=Counter)
+
+    def generate(self) -> Iterator[tuple[bytes, bytes]]:
+        """``(key, value)`` of each event. Counts them in ``rows``."""
+        shapes = templates(self.keys, self.seed)
+        seed, rows = self.seed, self.rows
+        number = 0
+        while number < self.events:
+            for shape in shapes[: self.events - number]:
+                timestamp = START_MS + number * 1000 // RATE
+                rows[shape.endpoint, timestamp - timestamp % WINDOW_MS] += 1
+                yield shape.key, shape.value(seed, number, timestamp)
+                number += 1
+
+
+def templates(keys: int, seed: int) -> list[Template]:
+    """Events as a web shop's gateway writes them; each key at least a few times."""
+    draw = random.Random(seed)  # noqa: S311 - load, not secrets
+    return [_template(draw, keys) for _ in range(max(8_192, 8 * keys))]
+
+
+def _template(draw: random.Random, keys: int) -> Template:
+    event = LogEvent(
+        event_id=_ID % (0, 0),
+        timestamp=START_MS,
+        source="shop",
+        service=f"service-{draw.randrange(SERVICES)}",
+        type="http_request",
+        ingest_ts=START_MS,
+        endpoint=f"/api/v1/shop/{draw.randrange(keys)}",
+        method="GET",
+        status=503 if draw.random() < 0.03 else 200,
+        latency_ms=round(draw.lognormvariate(3, 1), 3),
+        user_id=f"user-{draw.randrange(10_000)}",
+        ip=f"10.{draw.randrange(256)}.{draw.randrange(256)}.{draw.randrange(256)}",
+    )
+    encoded = encode_event(event)
+    head = (_HEAD % (0, 0, START_MS)).encode()
+    if not encoded.startswith(head) or decode_event(encoded) != event:
+        raise AssertionError("the canonical encoding no longer begins with id and time")
+    return Template(event.service.encode(), event.endpoint or "", encoded[len(head) :].decode())
+
+
+class Backlog:
+    """A load on its way into a topic.
+
+    ``gated``: written in one transaction, which :meth:`release` commits. Until then a
+    worker that reads committed records sees nothing, so that it can be started, restored and
+    idle before the first event reaches it.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, *, gated: bool) -> None:
+        self.topic = topic
+        self._gated = gated
+        config: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "compression.type": "lz4",
+            "linger.ms": 20,
+            "partitioner": "murmur2_random",
+            "queue.buffering.max.messages": 500_000,
+            "log_level": 2,  # it outlives the broker it was made for
+            "queue.buffering.max.kbytes": 262_144,
+        }
+        if gated:
+            config |= {"transactional.id": f"{topic}-backlog", "transaction.timeout.ms": 600_000}
+        self._producer = ck.Producer(config)
+        if gated:
+            self._producer.init_transactions(30)
+            self._producer.begin_transaction()
+
+    def fill(self, load: Load) -> None:
+        """Write the whole load; returns once the broker has it."""
+        produce = self._producer.produce
+        for key, value in load.generate():
+            while True:
+                try:
+                    produce(self.topic, value, key)
+                except BufferError:
+                    self._producer.poll(0.1)
+                else:
+                    break
+        if self._producer.flush(PRODUCE_TIMEOUT_S):
+            raise TimeoutError(f"{self.topic}: the broker did not take the backlog in time")
+
+    def release(self) -> None:
+        """Let readers of committed records see it."""
+        if self._gated:
+            self._producer.commit_transaction(PRODUCE_TIMEOUT_S)
