@@ -13,17 +13,18 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from app.engine.clock import Clock
 from app.engine.epoch import Epoch, TaskId
 from app.engine.metrics import EngineMetrics
 from app.engine.store import Positions, Store, StoreError
-from app.engine.transaction import CommitFailedError, Probe, Writer
+from app.engine.transaction import CommitFailedError, Probe, Writer, Written
 
 logger = logging.getLogger(__name__)
 
 _CPU_SHARE = 5
+T = TypeVar("T")
 
 
 class EpochOwner(Protocol):
@@ -37,7 +38,7 @@ class EpochOwner(Protocol):
         """Stores of the tasks."""
         ...
 
-    def settle(self, epoch: Epoch) -> None:
+    def settle(self, epoch: Epoch, written: Written) -> None:
         """The epoch is committed and stored."""
         ...
 
@@ -101,7 +102,7 @@ class Commits:
             if epoch is None:
                 return True
             try:
-                await self._in_thread(partial(self._write, epoch, self._owner.stores()))
+                written = await self._in_thread(partial(self._write, epoch, self._owner.stores()))
             except (Exception, asyncio.CancelledError) as exc:
                 # Whatever it was: an epoch that is neither settled nor dropped would be
                 # skipped by the next one, whose position lies beyond it.
@@ -110,13 +111,13 @@ class Commits:
                 if isinstance(exc, asyncio.CancelledError):
                     raise
                 return False
-            self._owner.settle(epoch)
+            self._owner.settle(epoch, written)
             self._metrics.epochs.labels("committed").inc()
             self._metrics.epoch_events.observe(epoch.events)
             self._metrics.commit_seconds.observe(self._clock.monotonic() - began)
             return True
 
-    def _write(self, epoch: Epoch, stores: Mapping[TaskId, Store]) -> None:
+    def _write(self, epoch: Epoch, stores: Mapping[TaskId, Store]) -> Written:
         began = time.thread_time()
         written = self._writer.commit(epoch)
         for task, rows in written.rows.items():
@@ -124,9 +125,10 @@ class Commits:
             stores[task].write(rows, position)
         self._probe("stored")
         self._cost_s = time.thread_time() - began
+        return written
 
-    async def _in_thread(self, call: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, call)
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     def close(self) -> None:
         """Stop the thread and the producer. Call after the last commit."""

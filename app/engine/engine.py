@@ -13,33 +13,29 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from app.engine.batch import RecordBatch
-from app.engine.chunks import lane_marks
 from app.engine.clock import Clock
 from app.engine.commits import Commits, as_failure
 from app.engine.delivery import Delivery, Flow
 from app.engine.effects import Effects
-from app.engine.epoch import Epoch, OpenEpoch, Partials, TaskId
-from app.engine.lanes import Lanes
+from app.engine.epoch import Epoch, TaskId
+from app.engine.filling import Filling
 from app.engine.membership import Membership
 from app.engine.metrics import EngineMetrics
 from app.engine.query import CommitListener
-from app.engine.side_outputs import dead_letter, late_record
-from app.engine.spec import AgentSpec, EngineConfig
+from app.engine.spec import AgentSpec, EngineConfig, FailurePolicy
 from app.engine.standby import Standbys
 from app.engine.starts import Starter
-from app.engine.steps import StepContractError, run_step, trimmed
+from app.engine.steps import StepFailedError, run_step, sliced, trimmed
 from app.engine.store import Store, StoreError, StoreMemory
 from app.engine.task import Task, TaskState
-from app.engine.transaction import CommitFailedError, Probe, Writer
+from app.engine.transaction import CommitFailedError, Probe, Writer, Written
 from app.engine.watch import Watch
 
 logger = logging.getLogger(__name__)
 
-OPEN_SIZE_MAX = 50_000
-"""Outputs, partials and changed rows an open epoch may hold before batches wait."""
-OPEN_BYTES_MAX = 32 << 20
-BROADCAST_S = 1.0
 REGISTER_AGAIN_S = 1.0
+FAILURE_WAITS_S = (0.0, 0.1, 0.5, 2.0, 5.0)
+RETRY_WAITS_S = (0.5, 2.0, 8.0)
 
 
 class Engine:
@@ -68,34 +64,65 @@ class Engine:
         self._metrics = metrics
         self._memory = StoreMemory(config.state_memory_bytes)
         self.standbys = Standbys(config, self.specs, self._store, clock, metrics)
-        self._open = OpenEpoch()
-        self._room = asyncio.Event()
-        self._epochs = 0
-        self._broadcast_at: dict[TaskId, float] = {}
+        self._filling = Filling(config, self.specs, self.tasks, clock, metrics)
+        self._failures = 0
         self._starting: asyncio.Task[None] | None = None
 
     # -- batches ---------------------------------------------------------------------------
 
     async def process(self, delivery: Delivery) -> None:
-        """Apply a batch, once there is room in the open epoch."""
-        while self._full():
-            self._room.clear()
-            await self._room.wait()
-        batch = delivery.batch
-        task = self.tasks.get(TaskId(batch.topic, batch.partition))
-        if delivery.token != self.token or task is None or task.state is not TaskState.RUNNING:
-            return
-        rest = trimmed(batch, task.position)
-        if rest is None:
-            return
-        now_ms = self._clock.now_ms()
+        """Apply a batch in slices, each once there is room in the open epoch."""
+        batch, start = delivery.batch, 0
+        while start < len(batch):
+            await self._filling.room()
+            task = self._running(delivery)
+            if task is None:
+                return
+            stop = min(len(batch), start + task.batch_size.records)
+            rest = trimmed(sliced(batch, start, stop), task.position)
+            if rest is not None:
+                await self._run(task, rest, delivery)
+            start = stop
+            if start < len(batch):
+                # Others of this worker have their turn between slices.
+                await asyncio.sleep(0)
+
+    def _running(self, delivery: Delivery) -> Task | None:
+        task = self.tasks.get(TaskId(delivery.batch.topic, delivery.batch.partition))
+        stale = delivery.token != self.token or task is None
+        return None if stale or task is None or task.state is not TaskState.RUNNING else task
+
+    async def _run(self, task: Task, batch: RecordBatch, delivery: Delivery) -> None:
+        """Run the step; when it fails, do as the agent's failure policy says."""
+        policy = task.spec.on_failure
+        for wait_s in (*(RETRY_WAITS_S if policy is FailurePolicy.RETRY else ()), None):
+            last = wait_s is None
+            try:
+                return self._run_once(task, batch, last and policy is not FailurePolicy.STOP)
+            except StepFailedError as exc:
+                if wait_s is None:
+                    logger.exception("%s stops", task.id)
+                    return task.halt(str(exc))
+                logger.warning("%s; again in %.0f s", exc, wait_s)
+                await asyncio.sleep(wait_s)
+                if self._running(delivery) is not task:
+                    return None
+        return None
+
+    def _run_once(self, task: Task, batch: RecordBatch, isolate: bool) -> None:
+        now_ms, began = self._clock.now_ms(), self._clock.monotonic()
         if task.dirty_since_ms == 0:
             task.dirty_since_ms = now_ms
+        most = self.config.record_bytes_max
         try:
-            for part, effects in run_step(task.spec.step, rest, task, now_ms):
-                self._apply(task, effects, now_ms, part)
+            for part, effects in run_step(task.spec.step, batch, task, now_ms, most, isolate):
+                self._filling.apply(task, effects, now_ms, part)
+                self.commits.work.set()
+        except StepFailedError:
+            raise
         except Exception as exc:  # noqa: BLE001 - half applied effects may not be kept
             self.commit_failed(as_failure(exc))
+        task.batch_size.observe(len(batch), self._clock.monotonic() - began)
 
     def tick(self) -> None:
         """Wall-clock work of every running task; call once a second."""
@@ -105,110 +132,33 @@ class Engine:
                 if task.state is TaskState.RUNNING and task.spec.tick is not None:
                     effects = task.spec.tick(task.id.partition, task, now_ms)
                     if effects != Effects():
-                        self._apply(task, effects, now_ms, None)
+                        self._filling.apply(task, effects, now_ms, None)
+                        self.commits.work.set()
         except Exception as exc:  # noqa: BLE001 - half applied effects may not be kept
             self.commit_failed(as_failure(exc))
-        if self._open.marks:
+        if self._filling.waiting:
             self.commits.work.set()
-
-    def _apply(self, task: Task, effects: Effects, now_ms: int, batch: RecordBatch | None) -> None:
-        held, before = self._open, task.lanes
-        if any(r not in task.spec.repartitions for r, _ in effects.partials):
-            raise StepContractError(f"{task.id}: partials for a repartition it does not declare")
-        task.apply(effects)
-        for repartition, values in effects.partials:
-            held.merge_partials(repartition, task.id, values)
-        for output in effects.outputs:
-            held.emit(output)
-        if effects.lanes is not None and task.spec.repartitions:
-            held.mark(task.id, lane_marks(before, effects.lanes))
-        if batch is not None:
-            spec, most = task.spec, self.config.record_bytes_max
-            for reject in effects.rejects:
-                held.emit(dead_letter(spec.dead_letter_topic, batch, reject, now_ms, most))
-            for late in effects.late:
-                held.emit(late_record(spec.late_topic, batch, late, most))
-            task.position = batch.next_offset
-            held.events += len(batch)
-            self._count(task.id.topic, effects)
-        held.touched.add(task.id)
-        self.commits.work.set()
-
-    def _count(self, topic: str, effects: Effects) -> None:
-        records = self._metrics.records
-        for outcome, number in (
-            ("applied", effects.applied),
-            ("duplicate", effects.duplicates),
-            ("rejected", len(effects.rejects)),
-            ("late", len(effects.late)),
-        ):
-            if number:
-                records.labels(topic, outcome).inc(number)
-        for late in effects.late:
-            self._metrics.late.labels(late.table).inc()
-
-    def _full(self) -> bool:
-        held = self._open
-        return (
-            held.output_bytes > OPEN_BYTES_MAX
-            or held.size() + sum(self.tasks[t].dirty for t in held.touched) > OPEN_SIZE_MAX
-        )
 
     # -- epochs ----------------------------------------------------------------------------
 
     def take(self) -> Epoch | None:
         """Freeze the open epoch."""
-        held = self._open
-        if not held.touched and not held.marks:
-            return None
-        partials = self._take_partials(held)
-        if not held.touched and not partials:
-            return None
-        # Lanes alone move no offset: their task rides along so that the commit is fenced.
-        held.touched.update(part.task for part in partials)
-        self._epochs += 1
-        epoch = Epoch(
-            self._epochs,
-            self.membership,
-            {task: self.tasks[task].take() for task in held.touched},
-            held.outputs,
-            partials,
-            held.events,
-        )
-        self._open = OpenEpoch(marks=held.marks)
-        self._room.set()
-        return epoch
-
-    def _take_partials(self, held: OpenEpoch) -> list[Partials]:
-        """Partials with the marks of their source; marks alone at most once a second."""
-        now = self._clock.monotonic()
-        due = {t for t in held.marks if now - self._broadcast_at.get(t, 0.0) >= BROADCAST_S}
-        taken = []
-        for task in due | {task for task, _ in held.partials}:
-            marks = dict(held.marks.get(task, {}))
-            for repartition in self.specs[task.topic].repartitions:
-                values = held.partials.get((task, repartition.topic), {})
-                if values or task in due:
-                    taken.append(Partials(repartition, task, values, marks, task in due))
-        for task in due:
-            self._broadcast_at[task] = now
-            del held.marks[task]
-        return taken
+        return self._filling.take(self.membership)
 
     def stores(self) -> Mapping[TaskId, Store]:
         """Stores of the tasks."""
         return {task.id: task.store for task in self.tasks.values() if task.store is not None}
 
-    def settle(self, epoch: Epoch) -> None:
+    def settle(self, epoch: Epoch, written: Written) -> None:
         """The epoch is committed and stored: its rows are what queries see."""
-        now_ms = self._clock.now_ms()
+        self._failures = 0
         for task_id, commit in epoch.tasks.items():
             task = self.tasks[task_id]
             task.committed_position = commit.position
             task.committed_counts = commit.counts
-            task.dirty_since_ms = 0 if task.position == commit.position else now_ms
+            task.in_flight_since_ms = 0
             for name, layers in task.layers.items():
-                layers.settle()
+                layers.settle(written.rows.get(task_id, {}).get(layers.spec.identity, {}))
                 rows = commit.changes.get(layers.spec, {})
                 for listener in self.listeners.get((task_id.topic, name), ()):
                     try:
@@ -225,7 +175,10 @@ class Engine:
             "waiting for the rebalance" if lost else "going on from the committed position",
         )
         self._suspend()
-        self._begin(self.config.session_timeout_ms / 1000 if lost else 0.0)
+        # The first failure is put right at once; what fails again and again is given time.
+        backoff_s = FAILURE_WAITS_S[min(self._failures, len(FAILURE_WAITS_S) - 1)]
+        self._failures += 1
+        self._begin(self.config.session_timeout_ms / 1000 if lost else backoff_s)
 
     # -- partitions ------------------------------------------------------------------------
 
@@ -267,8 +220,7 @@ class Engine:
         self.token += 1
         if self.flow is not None:
             self.flow.hold()
-        self._open = OpenEpoch()
-        self._room.set()
+        self._filling.drop()
         for task in self.tasks.values():
             task.stop()
 
@@ -296,8 +248,7 @@ class Engine:
         for task in tasks:
             start = starts[task.id]
             task.start(start.position, start.lanes, start.counts)
-            if task.spec.repartitions:
-                self._open.mark(task.id, lane_marks(Lanes(), start.lanes))
+            self._filling.greet(task)
         self._metrics.restore_seconds.observe(self._clock.monotonic() - began)
         if self.flow is not None:
             await self.flow.release({task: start.position for task, start in starts.items()})
@@ -329,11 +280,14 @@ class Engine:
         while True:
             await asyncio.sleep(1.0)
             self.tick()
-            self.watch.look(self.tasks, self.flow, self.starter.progress)
+            try:
+                self.watch.look(self.tasks, self.flow, self.starter.progress)
+            except Exception:  # what only watches may not end what works
+                logger.exception("could not look at the partitions")
 
     async def close(self) -> None:
         """Commit what is done and release everything."""
         await self.revoke()
         await self.standbys.close()
         self.starter.close()
-        self.commits.close()
+        await asyncio.to_thread(self.commits.close)

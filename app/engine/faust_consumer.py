@@ -145,10 +145,10 @@ class BatchConsumer(driver.Consumer):
         """Fetch once, and yield one message per partition."""
         if not self.flow_active:
             await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
-        if self._seeks:
-            await self._apply_seeks()
         engine, generation = self.app.engine, self.app.consumer_generation_id
         token = engine.token
+        if self._seeks:
+            await self._apply_seeks()
         records, _ = await self._wait_next_records(min(timeout, FETCH_WAIT_S))
         for tp, fetched in (records or {}).items():
             if engine.token != token or self.should_stop:

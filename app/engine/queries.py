@@ -99,7 +99,7 @@ class EngineQueries:
 
     def staleness_ms(self, topic: str, partition: int) -> int:
         """Age of the oldest uncommitted change; 0 when there is none."""
-        since = self._running(topic, partition).dirty_since_ms
+        since = self._running(topic, partition).stale_since_ms
         return max(0, self._clock.now_ms() - since) if since else 0
 
     def replica(self, topic: str, partition: int) -> Replica:
@@ -122,6 +122,9 @@ class EngineQueries:
         """Whether every assigned partition runs, and if not, what is awaited."""
         if self._engine.membership is None:
             return False, "waiting for partitions from the consumer group"
+        halted = [t.halted_by for t in self._engine.tasks.values() if t.state is TaskState.HALTED]
+        if halted:
+            return False, "; ".join(halted)
         waiting = sum(t.state is not TaskState.RUNNING for t in self._engine.tasks.values())
         if not waiting:
             return True, "ready"

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.engine.effects import Repartition, Step, TableSpec, Tick
+
+
+class FailurePolicy(enum.Enum):
+    """What becomes of records on which a step fails (or makes something too large to write).
+
+    DEAD_LETTER isolates them and goes on. RETRY runs the step again after half a second, two
+    and eight, then does the same. STOP halts the partition, which /ready and /health tell.
+    """
+
+    DEAD_LETTER = "dead_letter"
+    RETRY = "retry"
+    STOP = "stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +40,7 @@ class AgentSpec:
     changelog: str | None = None
     tick: Tick | None = None
     repartitions: tuple[Repartition, ...] = ()
+    on_failure: FailurePolicy = FailurePolicy.DEAD_LETTER
 
     def __post_init__(self) -> None:
         if bool(self.tables) != (self.changelog is not None):

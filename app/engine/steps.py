@@ -8,9 +8,22 @@ from app.engine.batch import RecordBatch
 from app.engine.effects import Effects, Reject, Step, View
 from app.engine.store import StoreError
 
+OUTPUT_FRAMING_BYTES = 16 << 10
+"""Room left for an output's key, headers and framing."""
+
 
 class StepContractError(Exception):
-    """A step lost count of its records."""
+    """A step lost count of its records, or made something that cannot be written."""
+
+
+class StepFailedError(Exception):
+    """A step failed on a batch whose agent does not dead-letter at once."""
+
+    def __init__(self, batch: RecordBatch, cause: Exception) -> None:
+        super().__init__(
+            f"the step of {batch.topic}/{batch.partition} failed on offsets "
+            f"{batch.offsets[0]} to {batch.offsets[-1]}: {type(cause).__name__}: {cause}"
+        )
 
 
 def trimmed(batch: RecordBatch, position: int) -> RecordBatch | None:
@@ -35,36 +48,49 @@ def sliced(batch: RecordBatch, start: int, stop: int) -> RecordBatch:
 
 
 def run_step(
-    step: Step, batch: RecordBatch, view: View, now_ms: int
+    step: Step,
+    batch: RecordBatch,
+    view: View,
+    now_ms: int,
+    record_bytes_max: int,
+    isolate: bool = True,
 ) -> Iterator[tuple[RecordBatch, Effects]]:
     """Effects of the batch, in order; apply each before asking for the next.
 
-    A step that raises is run again on each half, down to the single record, which is then
-    rejected as PROCESSING. Only :class:`StoreError` passes: it is not the record's fault.
+    A step that raises, loses count or makes an output no topic admits is run again on each
+    half, down to the single record, which is then rejected as PROCESSING. Without
+    ``isolate`` :class:`StepFailedError` is raised instead, before anything was answered.
+    :class:`StoreError` always passes: it is not the record's fault.
     """
     try:
-        effects = _counted(step(batch, view, now_ms), batch)
+        effects = _checked(step(batch, view, now_ms), batch, record_bytes_max)
     except StoreError:
         raise
-    except Exception as exc:  # noqa: BLE001 - whatever it is, it must cost one record only
+    except Exception as exc:
+        if not isolate:
+            raise StepFailedError(batch, exc) from exc
         if len(batch) == 1:
-            yield (
-                batch,
-                Effects(rejects=[Reject(0, f"{type(exc).__name__}: {exc}", "", "PROCESSING")]),
-            )
+            reason = f"{type(exc).__name__}: {exc}"
+            yield batch, Effects(rejects=[Reject(0, reason, "", "PROCESSING")])
             return
         middle = len(batch) // 2
-        yield from run_step(step, sliced(batch, 0, middle), view, now_ms)
-        yield from run_step(step, sliced(batch, middle, len(batch)), view, now_ms)
+        for part in (sliced(batch, 0, middle), sliced(batch, middle, len(batch))):
+            yield from run_step(step, part, view, now_ms, record_bytes_max)
     else:
         yield batch, effects
 
 
-def _counted(effects: Effects, batch: RecordBatch) -> Effects:
+def _checked(effects: Effects, batch: RecordBatch, record_bytes_max: int) -> Effects:
     done = effects.applied + effects.duplicates + len(effects.rejects) + len(effects.late)
     if done != len(batch):
         raise StepContractError(f"{done} of {len(batch)} records are accounted for")
     named = [r.index for r in effects.rejects] + [late.index for late in effects.late]
     if not all(0 <= index < len(batch) for index in named):
         raise StepContractError("a reject or a late record is not in the batch")
+    room = record_bytes_max - OUTPUT_FRAMING_BYTES
+    for output in effects.outputs:
+        if output.value is not None and len(output.value) > room:
+            raise StepContractError(
+                f"an output of {len(output.value)} bytes for {output.topic}, which takes {room}"
+            )
     return effects

@@ -7,7 +7,7 @@ whole new states, never changes inside old ones, so what was taken stays as it w
 from __future__ import annotations
 
 import enum
-from collections import OrderedDict
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,12 +15,11 @@ from app.engine.counts import Counts
 from app.engine.effects import Effects, TableSpec
 from app.engine.epoch import TaskCommit, TaskId
 from app.engine.lanes import Lanes
+from app.engine.pacing import BatchSize
 from app.engine.spec import AgentSpec
 from app.engine.store import Store
 
-CACHED_ROWS_MAX = 20_000
-"""Decoded committed rows kept per table and partition."""
-
+_owners = itertools.count()
 _ABSENT = object()
 
 
@@ -29,6 +28,7 @@ class TaskState(enum.Enum):
 
     RESTORING = "restoring"
     RUNNING = "running"
+    HALTED = "halted"
     CLOSED = "closed"
 
 
@@ -40,7 +40,7 @@ class Layers:
         self._store = store
         self._open: dict[bytes, Any | None] = {}
         self._in_flight: Mapping[bytes, Any | None] = {}
-        self._cache: OrderedDict[bytes, Any] = OrderedDict()
+        self._cache, self._owner = store.rows, next(_owners)
 
     def get(self, key: bytes) -> Any | None:
         """State of the key as the next batch must see it."""
@@ -51,13 +51,13 @@ class Layers:
 
     def committed(self, key: bytes) -> Any | None:
         """State of the key that no transaction can undo."""
-        state = self._cache.get(key)
+        state = self._cache.get(self._owner, key)
         if state is None:
             raw = self._store.get(self.spec.identity, key)
             if raw is None:
                 return None
             state = self.spec.aggregate.decode(raw)
-            self._remember(key, state)
+            self._cache.put(self._owner, key, state, len(raw))
         return state
 
     def scan(self, prefix: bytes, limit: int) -> Iterable[tuple[bytes, Any]]:
@@ -71,10 +71,10 @@ class Layers:
         self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
     ) -> Iterator[tuple[bytes, Any]]:
         """Committed rows with ``lo <= key < hi``, at most ``limit``."""
-        decode, cached = self.spec.aggregate.decode, self._cache.get
+        decode, cached, owner = self.spec.aggregate.decode, self._cache.get, self._owner
         rows = self._store.range(self.spec.identity, lo, hi, limit=limit, reverse=reverse)
         for key, raw in rows:
-            state = cached(key)
+            state = cached(owner, key)
             yield key, decode(raw) if state is None else state
 
     def merge(self, partials: Mapping[bytes, Any]) -> None:
@@ -100,26 +100,24 @@ class Layers:
         self._in_flight, self._open = self._open, {}
         return self._in_flight
 
-    def settle(self) -> Mapping[bytes, Any | None]:
-        """The in-flight layer is committed and stored: forget it, keep its rows cached."""
+    def settle(self, raw: Mapping[bytes, bytes | None]) -> Mapping[bytes, Any | None]:
+        """The in-flight layer is committed and stored: forget it, keep its rows cached.
+
+        ``raw`` are the rows as they were stored.
+        """
         settled, self._in_flight = self._in_flight, {}
         for key, state in settled.items():
-            if state is None:
-                self._cache.pop(key, None)
+            stored = raw.get(key)
+            if state is None or stored is None:
+                self._cache.discard(self._owner, key)
             else:
-                self._remember(key, state)
+                self._cache.put(self._owner, key, state, len(stored))
         return settled
 
     def drop(self) -> None:
         """Forget everything that is not in the store."""
         self._open, self._in_flight = {}, {}
-        self._cache.clear()
-
-    def _remember(self, key: bytes, state: Any) -> None:
-        self._cache[key] = state
-        self._cache.move_to_end(key)
-        if len(self._cache) > CACHED_ROWS_MAX:
-            self._cache.popitem(last=False)
+        self._owner = next(_owners)
 
 
 class CommittedRows:
@@ -155,6 +153,9 @@ class Task:
             {} if store is None else {t.name: Layers(t, store) for t in spec.tables}
         )
         self.dirty_since_ms = 0
+        self.in_flight_since_ms = 0
+        self.batch_size = BatchSize()
+        self.halted_by = ""
 
     @property
     def lanes(self) -> Lanes:
@@ -172,14 +173,19 @@ class Task:
         self.position = self.committed_position = position
         self._lanes = lanes
         self.counts = self.committed_counts = counts
-        self.dirty_since_ms = 0
-        self.state = TaskState.RUNNING
+        self.dirty_since_ms = self.in_flight_since_ms = 0
+        self.state, self.halted_by = TaskState.RUNNING, ""
 
     def stop(self) -> None:
         """Take no more batches; everything uncommitted is forgotten."""
         self.state = TaskState.RESTORING
         for layers in self.layers.values():
             layers.drop()
+
+    def halt(self, reason: str) -> None:
+        """Take no more batches until the partition is started anew; what was done stays."""
+        self.state = TaskState.HALTED
+        self.halted_by = reason
 
     def close(self) -> None:
         """Release the store."""
@@ -200,12 +206,18 @@ class Task:
         self.counts = self.counts.after(effects)
 
     @property
+    def stale_since_ms(self) -> int:
+        """When the oldest uncommitted batch came (epoch ms); 0 when there is none."""
+        return self.in_flight_since_ms or self.dirty_since_ms
+
+    @property
     def dirty(self) -> int:
         """Rows changed since the last take."""
         return sum(layers.dirty for layers in self.layers.values())
 
     def take(self) -> TaskCommit:
         """Freeze what this task adds to the epoch."""
+        self.in_flight_since_ms, self.dirty_since_ms = self.dirty_since_ms, 0
         return TaskCommit(
             self.position,
             self._lanes,

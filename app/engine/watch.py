@@ -61,7 +61,8 @@ class Watch:
 
 def _sight(task: Task, reach: Reach | None, restore: Progress) -> Sight:
     if task.state is not TaskState.RUNNING:
-        return Sight(restore.records, None, restore.waiting_for or "the broker")
+        waiting_for = task.halted_by or restore.waiting_for or "the broker"
+        return Sight(restore.records, None, waiting_for)
     end = None if reach is None else reach.end(task.id)
     if reach is None or end is None:
         # Nothing was fetched yet: an empty partition answers within the fetch wait.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.engine import engine as engine_module
+from app.engine import filling as filling_module
 from app.engine.batch import RecordBatch, header
 from app.engine.effects import Effects, Late, Output, Reject, View
 from app.engine.epoch import TaskId
@@ -189,7 +189,7 @@ async def test_only_running_partitions_are_ticked(tmp_path: Path) -> None:
 async def test_batches_wait_while_the_open_epoch_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "OPEN_SIZE_MAX", 3)
+    monkeypatch.setattr(filling_module, "OPEN_SIZE_MAX", 3)
     rig = Rig(tmp_path)
     await rig.start()
     await rig.feed(batch([b"%d" % i for i in range(5)]))
@@ -206,7 +206,7 @@ async def test_batches_wait_while_the_open_epoch_is_full(
 async def test_a_batch_that_waited_through_a_revoke_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "OPEN_SIZE_MAX", 3)
+    monkeypatch.setattr(filling_module, "OPEN_SIZE_MAX", 3)
     rig = Rig(tmp_path)
     await rig.start()
     await rig.feed(batch([b"%d" % i for i in range(5)]))
@@ -222,7 +222,7 @@ async def test_a_batch_that_waited_through_a_revoke_is_dropped(
 async def test_outputs_by_bytes_fill_an_epoch_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "OPEN_BYTES_MAX", 100)
+    monkeypatch.setattr(filling_module, "OPEN_BYTES_MAX", 100)
 
     def step(batch: RecordBatch, view: View, now_ms: int) -> Effects:
         effects = count_step(batch, view, now_ms)

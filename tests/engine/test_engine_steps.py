@@ -31,7 +31,7 @@ def touchy(batch: RecordBatch, view: View, now_ms: int) -> Effects:  # noqa: ARG
 
 
 def run(step: Step, records: RecordBatch) -> list[tuple[RecordBatch, Effects]]:
-    return list(run_step(step, records, _VIEW, 0))
+    return list(run_step(step, records, _VIEW, 0, 1 << 20))
 
 
 @given(st.lists(st.sampled_from([b"good", b"poison"]), min_size=1, max_size=40))
@@ -81,7 +81,7 @@ def test_the_next_part_sees_what_the_former_changed() -> None:
         seen.append((batch.offsets[0], applied))
         return effects
 
-    for part, _ in run_step(step, batch([b"a", b"a", b"poison", b"a"]), _VIEW, 0):
+    for part, _ in run_step(step, batch([b"a", b"a", b"poison", b"a"]), _VIEW, 0, 1 << 20):
         applied += len(part)
     assert seen == [(0, 0), (3, 3)]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.engine import task as task_module
+from app.engine.cache import RowCache
 from app.engine.counts import Counts, decode_metadata
 from app.engine.effects import Effects, Output
 from app.engine.epoch import OpenEpoch, TaskId
@@ -36,7 +36,7 @@ def write_through(store: Store, layers: Layers) -> None:
     encode = Sum().encode
     rows = {k: None if s is None else encode(s) for k, s in layers._in_flight.items()}
     store.write({COUNTS.identity: rows}, Positions())
-    layers.settle()
+    layers.settle(rows)
 
 
 def test_a_step_sees_open_then_in_flight_then_committed(store: Store, layers: Layers) -> None:
@@ -94,21 +94,34 @@ def test_settling_tells_what_was_committed(layers: Layers) -> None:
     layers.merge({b"a": 1})
     layers.delete([b"b"])
     layers.take()
-    assert layers.settle() == {b"a": 1, b"b": None}
-    assert layers.settle() == {}
+    assert layers.settle({b"a": b"1", b"b": None}) == {b"a": 1, b"b": None}
+    assert layers.settle({}) == {}
 
 
-def test_the_cache_is_bounded_and_never_wrong(
-    store: Store, layers: Layers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(task_module, "CACHED_ROWS_MAX", 3)
-    keys = [b"%d" % i for i in range(10)]
+def test_the_cache_is_bounded_by_bytes_and_never_wrong(tmp_path: Path) -> None:
+    memory = StoreMemory(8 << 20)
+    memory.rows = RowCache(6)
+    store = Store(tmp_path / "bounded", [COUNTS.identity], memory)
+    layers = Layers(COUNTS, store)
+    keys = [b"%d" % i for i in range(9)]
     layers.merge({key: int(key) + 1 for key in keys})
     layers.take()
     write_through(store, layers)
-    assert len(layers._cache) == 3
-    assert [layers.committed(key) for key in keys] == list(range(1, 11))
-    assert len(layers._cache) == 3
+    # A key of one byte and a value of one byte weigh two: three rows fit into six.
+    assert len(memory.rows) == 3
+    assert [layers.committed(key) for key in keys] == list(range(1, 10))
+    assert len(memory.rows) == 3
+    store.close()
+
+
+def test_a_row_larger_than_the_cache_is_read_each_time() -> None:
+    rows = RowCache(10)
+    rows.put(1, b"key", "state", 8)
+    assert rows.get(1, b"key") is None
+    rows.put(1, b"key", "state", 7)
+    assert (rows.get(1, b"key"), rows.get(2, b"key")) == ("state", None)
+    rows.discard(1, b"key")
+    assert (rows.get(1, b"key"), len(rows)) == (None, 0)
 
 
 def test_ranges_and_scans_see_committed_rows_only(store: Store, layers: Layers) -> None:

@@ -1,0 +1,153 @@
+"""Fills epochs: applies what steps decided to the open epoch, and freezes it when asked.
+
+Runs on the event loop, in one turn per batch, so that state, outputs and offsets of an
+epoch belong to the same records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from app.engine.batch import RecordBatch
+from app.engine.chunks import lane_marks
+from app.engine.clock import Clock
+from app.engine.effects import Effects
+from app.engine.epoch import Epoch, OpenEpoch, Partials, TaskId
+from app.engine.lanes import Lanes
+from app.engine.membership import Membership
+from app.engine.metrics import EngineMetrics
+from app.engine.side_outputs import dead_letter, late_record
+from app.engine.spec import AgentSpec, EngineConfig
+from app.engine.steps import StepContractError
+from app.engine.task import Task
+
+OPEN_SIZE_MAX = 50_000
+"""Outputs, partials and changed rows an open epoch may hold before batches wait."""
+OPEN_BYTES_MAX = 32 << 20
+BROADCAST_S = 1.0
+
+
+class Filling:
+    """The open epoch of one worker."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        specs: Mapping[str, AgentSpec],
+        tasks: Mapping[TaskId, Task],
+        clock: Clock,
+        metrics: EngineMetrics,
+    ) -> None:
+        self._config = config
+        self._specs = specs
+        self._tasks = tasks
+        self._clock = clock
+        self._metrics = metrics
+        self._open = OpenEpoch()
+        self._room = asyncio.Event()
+        self._number = 0
+        self._broadcast_at: dict[TaskId, float] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """Whether lane marks wait for their broadcast."""
+        return bool(self._open.marks)
+
+    async def room(self) -> None:
+        """Wait until the open epoch can take another batch."""
+        while self._full():
+            self._room.clear()
+            await self._room.wait()
+
+    def drop(self) -> None:
+        """Forget everything uncommitted, and let whoever waits for room look again."""
+        self._open = OpenEpoch()
+        self._room.set()
+
+    def greet(self, task: Task) -> None:
+        """Tell downstream of every lane of a task that starts: what it said last may be lost."""
+        if task.spec.repartitions:
+            self._open.mark(task.id, lane_marks(Lanes(), task.lanes))
+
+    def apply(self, task: Task, effects: Effects, now_ms: int, batch: RecordBatch | None) -> None:
+        """Bring a task and the open epoch up to what its step (batch) or tick (None) decided."""
+        held, before = self._open, task.lanes
+        if any(r not in task.spec.repartitions for r, _ in effects.partials):
+            raise StepContractError(f"{task.id}: partials for a repartition it does not declare")
+        task.apply(effects)
+        for repartition, values in effects.partials:
+            held.merge_partials(repartition, task.id, values)
+        for output in effects.outputs:
+            held.emit(output)
+        if effects.lanes is not None and task.spec.repartitions:
+            held.mark(task.id, lane_marks(before, effects.lanes))
+        if batch is not None:
+            spec, most = task.spec, self._config.record_bytes_max
+            for reject in effects.rejects:
+                held.emit(dead_letter(spec.dead_letter_topic, batch, reject, now_ms, most))
+            for late in effects.late:
+                held.emit(late_record(spec.late_topic, batch, late, most))
+            task.position = batch.next_offset
+            held.events += len(batch)
+            self._count(task.id.topic, effects)
+        held.touched.add(task.id)
+
+    def _count(self, topic: str, effects: Effects) -> None:
+        records = self._metrics.records
+        for outcome, number in (
+            ("applied", effects.applied),
+            ("duplicate", effects.duplicates),
+            ("rejected", len(effects.rejects)),
+            ("late", len(effects.late)),
+        ):
+            if number:
+                records.labels(topic, outcome).inc(number)
+        for late in effects.late:
+            self._metrics.late.labels(late.table).inc()
+
+    def _full(self) -> bool:
+        held = self._open
+        return (
+            held.output_bytes > OPEN_BYTES_MAX
+            or held.size() + sum(self._tasks[t].dirty for t in held.touched) > OPEN_SIZE_MAX
+        )
+
+    def take(self, membership: Membership | None) -> Epoch | None:
+        """Freeze the open epoch, bound to the membership; None when it holds nothing."""
+        held = self._open
+        if not held.touched and not held.marks:
+            return None
+        partials = self._take_partials(held)
+        if not held.touched and not partials:
+            return None
+        # Lanes alone move no offset: their task rides along so that the commit is fenced.
+        held.touched.update(part.task for part in partials)
+        self._number += 1
+        epoch = Epoch(
+            self._number,
+            membership,
+            {task: self._tasks[task].take() for task in held.touched},
+            held.outputs,
+            partials,
+            held.events,
+        )
+        self._open = OpenEpoch(marks=held.marks)
+        self._room.set()
+        return epoch
+
+    def _take_partials(self, held: OpenEpoch) -> list[Partials]:
+        """Partials with the marks of their source; marks alone at most once a second."""
+        now = self._clock.monotonic()
+        due = {t for t in held.marks if now - self._broadcast_at.get(t, 0.0) >= BROADCAST_S}
+        taken = []
+        for task in due | {task for task, _ in held.partials}:
+            marks = dict(held.marks.get(task, {}))
+            for repartition in self._specs[task.topic].repartitions:
+                values = held.partials.get((task, repartition.topic), {})
+                if values or task in due:
+                    taken.append(Partials(repartition, task, values, marks, task in due))
+        for task in due:
+            self._broadcast_at[task] = now
+            del held.marks[task]
+        return taken
