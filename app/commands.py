@@ -1,4 +1,4 @@
-"""Our commands beside Faust's: ``faust -A app broker ...`` and ``faust -A app ship ...``."""
+"""Our commands beside Faust's: ``faust -A app broker``, ``ship`` and ``audit``."""
 
 from __future__ import annotations
 
@@ -8,19 +8,32 @@ from pathlib import Path
 import click
 from faust.cli.base import cli
 
+from agents.audit.command import audit_command
+from agents.audit.facts import audited
+from agents.audit.reader import AuditTarget
 from agents.shipping.command import ship_command
 from agents.shipping.parsers import FORMATS, Format
 from agents.topics import APPLICATION_LOGS, DEAD_LETTERS
 from app.broker.commands import broker_command
 from app.broker.errors import BrokerError
-from app.kafka import connect
-from app.settings import Settings
+from app.engine.clock import SystemClock
+from app.kafka import Kafka, connect
+from app.settings import CONFIG_DIR, Settings
+from tables.windows.spec import load_windows
 
 
 def register_commands(settings: Settings) -> None:
     """Add our commands to Faust's command line."""
     cli.add_command(broker_command(settings))
     cli.add_command(_ship(settings))
+    cli.add_command(_audit(settings))
+
+
+def _connected(settings: Settings) -> Kafka:
+    try:
+        return connect(settings, progress=lambda line: click.echo(line, err=True))
+    except BrokerError as exc:
+        raise click.ClickException(str(exc)) from exc
 
 
 def _ship(settings: Settings) -> click.Command:
@@ -39,10 +52,7 @@ def _ship(settings: Settings) -> click.Command:
 
         Lines that cannot be read go to the dead letters with file and line number.
         """
-        try:
-            kafka = connect(settings, progress=lambda line: click.echo(line, err=True))
-        except BrokerError as exc:
-            raise click.ClickException(str(exc)) from exc
+        kafka = _connected(settings)
         sys.exit(
             ship_command(
                 files,
@@ -55,3 +65,25 @@ def _ship(settings: Settings) -> click.Command:
         )
 
     return ship
+
+
+def _audit(settings: Settings) -> click.Command:
+    @click.command(name="audit", short_help="Count the topics and hold the ledger against them.")
+    def audit() -> None:
+        """Check that every record ended in exactly one way: applied, late or rejected.
+
+        Reads all topics from their beginning, committed records only, and compares them
+        with what the workers have counted. Exits with 1 on a mismatch. Workers may run.
+        """
+        kafka = _connected(settings)
+        target = AuditTarget(
+            kafka.bootstrap,
+            settings.group,
+            settings.topic,
+            kafka.partitions,
+            kafka.record_bytes_max,
+        )
+        windows = load_windows(CONFIG_DIR / "windows.yaml")
+        sys.exit(audit_command(target, audited(windows), SystemClock().now_ms))
+
+    return audit

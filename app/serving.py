@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING
 
+from aiohttp import web
 from faust.web.drivers.aiohttp import Web
 from prometheus_client import REGISTRY
 
+from agents.audit.facts import audited
+from agents.audit.reader import AuditTarget
+from agents.audit.rounds import AuditRounds
 from agents.shipping.brokerlog import run_brokerlog
 from agents.shipping.demo import run_demo
 from agents.shipping.host import run_host
@@ -22,6 +26,9 @@ from web.server import WebDeps, install, requests_window
 
 if TYPE_CHECKING:
     from app.main import Headrace
+
+
+AUDIT = web.AppKey("audit", AuditRounds)
 
 
 class PlainWeb(Web):
@@ -58,15 +65,45 @@ def install_web(app: Headrace, producer: IngestProducer) -> None:
     queries = EngineQueries(engine, app, app.clock)
     gateway = LogsGateway(producer, app.settings.ingest_rate, clock, REGISTRY)
     live = LiveFeed(requests_window(app.windows), queries, clock)
-    deps = WebDeps(app.settings, queries, app.windows, gateway, live, clock, REGISTRY)
-    install(app.web.web_app, deps)  # type: ignore[attr-defined]  # the driver is PlainWeb
+    rounds = AuditRounds(audit_target(app), audited(app.windows), clock, REGISTRY)
+    sources = tuple(spec.topic for spec in app.specs)
+    deps = WebDeps(
+        app.settings,
+        queries,
+        app.windows,
+        gateway,
+        live,
+        clock,
+        REGISTRY,
+        sources,
+        rounds.last,
+    )
+    web_app = app.web.web_app  # type: ignore[attr-defined]  # the driver is PlainWeb
+    web_app[AUDIT] = rounds
+    install(web_app, deps)
+
+
+def audit_target(app: Headrace) -> AuditTarget:
+    """Whom this worker's auditor audits: its own group."""
+    config = app.engine.config
+    return AuditTarget(
+        config.bootstrap,
+        config.group,
+        config.physical,
+        config.partitions,
+        config.record_bytes_max,
+    )
 
 
 def collectors(app: Headrace, producer: IngestProducer) -> list[Coroutine[object, object, None]]:
-    """What this worker ships without being asked, by its settings."""
+    """What this worker does without being asked, if it is the first of its machine.
+
+    It audits the ledger, and ships what its settings say.
+    """
     settings, clock = app.settings, app.clock
     sink = CollectorSink(producer)
-    running: list[Coroutine[object, object, None]] = []
+    rounds = app.web.web_app[AUDIT]  # type: ignore[attr-defined]  # the driver is PlainWeb
+    running: list[Coroutine[object, object, None]] = [rounds.run()]
     if settings.collect:
         running.append(run_host(sink, clock=clock, folder=settings.home))
         if settings.embedded:

@@ -16,7 +16,7 @@ from web.live.feed import REPORT_PATH, LiveFeed
 from web.page import page_routes
 from web.peers import Peers
 from web.problem import problems
-from web.queries import requests, windows
+from web.queries import ledger, requests, windows
 from web.queries.condition import Condition
 
 REQUESTS_WINDOW = "requests_per_endpoint"
@@ -28,7 +28,8 @@ class WebDeps:
     """What the web asks of the rest of the worker. ``clock`` gives epoch milliseconds.
 
     The feed is started and stopped with the web server; whatever is behind the gateway
-    (the producer) by whoever made it.
+    (the producer) by whoever made it. ``sources`` are the agents' topics, which the ledger
+    accounts for, ``audit`` gives its last audit.
     """
 
     settings: Settings
@@ -38,6 +39,8 @@ class WebDeps:
     live: LiveFeed
     clock: Callable[[], int]
     registry: CollectorRegistry
+    sources: tuple[str, ...] = ()
+    audit: ledger.LastVerdict = ledger.no_verdict
 
 
 def requests_window(specs: Sequence[WindowSpec]) -> WindowSpec:
@@ -55,12 +58,14 @@ def build_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
     """Every route of the worker, the page's among them."""
     condition = Condition(deps.settings, deps.queries, deps.registry)
     of_windows = windows.WindowQueries(deps.queries, peers, deps.windows)
+    accounts = ledger.Ledger(deps.queries, peers, deps.sources, deps.audit)
     counts = requests.RequestCounts(deps.queries, peers, requests_window(deps.windows), deps.clock)
     return [
         web.post("/api/v1/logs", deps.gateway.handle),
         web.post("/api/v1/logs/ingest", deps.gateway.handle),
         web.get(f"{windows.PATH}/{{name}}", of_windows.page),
         web.get(f"{windows.PATH}/{{name}}/{{key:.+}}", of_windows.one),
+        web.get(ledger.PATH, accounts.handle),
         web.get("/metrics", condition.metrics),
         web.get(requests.PATH, counts.handle),
         web.get("/ready", condition.ready),

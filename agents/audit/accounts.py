@@ -1,0 +1,291 @@
+"""The comparison: what the topics hold against what the engine says. Pure.
+
+Exact at any cut (offset, counts and side outputs belong to one transaction):
+
+- records in: the group's own count of a partition = records of its log below the offset
+- late, rejected: the group's counts = side records that name an offset below it
+- rows: sums over a changelog's rows at its position = sums over the chunks below it
+
+Exact where the committed offset did not move while the auditor read, otherwise within what
+was in flight between the two looks:
+
+- windows: of each source partition, events with the window's key less those dead-lettered
+  = events that its chunks count or call late
+- events: records of the shippers' topics less their dead letters = events made of them, by
+  number, and by checksum of their ids
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from agents.audit.books import Books, TopicPartition
+from agents.audit.facts import (
+    CHECKSUM,
+    MADE,
+    MADE_CHECKSUM,
+    RECORDS,
+    WINDOWS,
+    Account,
+    same_checksum,
+)
+from agents.topics import (
+    APPLICATION_LOGS,
+    DEAD_LETTERS,
+    INFRASTRUCTURE_METRICS,
+    LATE_EVENTS,
+    LOG_EVENTS,
+    WINDOW_CHANGELOG,
+    WINDOW_PARTIALS,
+)
+
+SHIPPED: Final = (APPLICATION_LOGS, INFRASTRUCTURE_METRICS)
+SOURCES: Final = (*SHIPPED, LOG_EVENTS, WINDOW_PARTIALS)
+DECLARED_LATER_MS: Final = 60_000
+"""A window whose first partial is this much younger than the log's first record was declared
+while the log was being read."""
+
+Verdict = Literal["balanced", "in flight", "trimmed", "mismatch"]
+_WORST: Final[tuple[Verdict, ...]] = ("balanced", "in flight", "trimmed", "mismatch")
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What the group has committed for a partition; ``account`` None: it keeps no counts."""
+
+    offset: int
+    account: Account | None
+
+
+Cut = Mapping[TopicPartition, Committed]
+Sums = Mapping[TopicPartition, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One equation: ``low <= found <= high``; exact when both are equal.
+
+    ``excuse`` says what no longer can be counted, if anything. With ``ids``, ``found`` is a
+    difference of checksums, right only when it is 0 modulo 2^64.
+    """
+
+    account: str
+    topic: str
+    partition: int | None
+    low: int
+    high: int
+    found: int
+    excuse: str = ""
+    ids: bool = False
+
+    @property
+    def key(self) -> tuple[str, str, int | None]:
+        """What names the equation from round to round."""
+        return self.account, self.topic, self.partition
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How an equation came out. ``difference``: found less expected, 0 where it holds."""
+
+    check: Check
+    verdict: Verdict
+    difference: int
+
+    def sentence(self) -> str:
+        """For the log and the operator."""
+        check = self.check
+        where = check.topic if check.partition is None else f"{check.topic}/{check.partition}"
+        if check.ids:
+            return f"{where}: {check.account}: as many as expected, but not the same ids"
+        expected = f"{check.low}" if check.low == check.high else f"{check.low} to {check.high}"
+        return (
+            f"{where}: {check.account}: expected {expected}, found {check.found}, "
+            f"difference {self.difference:+d}"
+        )
+
+
+class Judge:
+    """Judges checks round after round.
+
+    Where a log no longer holds all that was counted, the first exact difference becomes the
+    baseline, and from there on every record must balance again.
+    """
+
+    def __init__(self) -> None:
+        self._baselines: dict[tuple[str, str, int | None], int] = {}
+
+    def judge(self, check: Check) -> Finding:
+        """The finding of one check."""
+        base = self._baselines.get(check.key)
+        difference = _difference(check, base or 0)
+        exact = check.low == check.high
+        if difference and check.excuse and base is None:
+            if exact:
+                self._baselines[check.key] = check.found - check.low
+            return Finding(check, "trimmed", 0)
+        if difference:
+            return Finding(check, "mismatch", difference)
+        if base is not None:
+            return Finding(check, "trimmed", 0)
+        return Finding(check, "balanced" if exact else "in flight", 0)
+
+
+def _difference(check: Check, base: int) -> int:
+    found = check.found - base
+    if check.ids:
+        return 0 if same_checksum(found, 0) else 1
+    return found - min(max(found, check.low), check.high)
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """The one that matters."""
+    return max(verdicts, key=_WORST.index, default="balanced")
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Sums of every source partition at a cut: what came in, was late, was rejected."""
+
+    records: Sums
+    late: Sums
+    rejected: Sums
+
+    def less(self, topics: Sequence[str], place: int) -> int:
+        """Sum over the topics' partitions of what came in less what was rejected."""
+        return sum(
+            sums[place] - self.rejected[tp][place]
+            for tp, sums in self.records.items()
+            if tp[0] in topics
+        )
+
+
+def settle(books: Books, cut: Cut) -> Settled:
+    """Settle the books at a cut; a partition without a committed offset has settled nothing."""
+    at = {tp: cut[tp].offset if tp in cut else 0 for tp in books.sources}
+    return Settled(
+        {tp: book.settle(at[tp]) for tp, book in books.sources.items()},
+        {tp: book.settle(at[tp]) for tp, book in books.late.items()},
+        {tp: book.settle(at[tp]) for tp, book in books.rejected.items()},
+    )
+
+
+def _log_excuse(books: Books, topics: Sequence[str]) -> str:
+    gone = [tp for tp, book in books.sources.items() if tp[0] in topics and book.start > 0]
+    return f"the log of {gone[0][0]}/{gone[0][1]} no longer begins at 0" if gone else ""
+
+
+def own_counts(
+    books: Books, cut: Cut, settled: Settled, side_excuses: Mapping[str, str]
+) -> list[Check]:
+    """The group's own counts against the logs: exact at any cut, partition by partition."""
+    checks = []
+    for tp, committed in cut.items():
+        account = committed.account
+        if tp not in books.sources or account is None:
+            continue
+        excuse = "" if books.sources[tp].start == 0 else _log_excuse(books, (tp[0],))
+        records, late = settled.records[tp][RECORDS], settled.late[tp][RECORDS]
+        rejected = settled.rejected[tp][RECORDS]
+        late_excuse = side_excuses.get(LATE_EVENTS, "")
+        dead_excuse = side_excuses.get(DEAD_LETTERS, "")
+        checks += [
+            Check("in", *tp, records, records, account.records, excuse),
+            Check("late", *tp, account.late, account.late, late, late_excuse),
+            Check("rejected", *tp, account.rejected, account.rejected, rejected, dead_excuse),
+        ]
+        twice = books.order.broken.get(tp, 0)
+        if twice:
+            checks.append(Check("side records twice", *tp, 0, 0, twice))
+    return checks
+
+
+def windows(
+    chunks: Mapping[int, Sequence[int]],
+    books: Books,
+    first: Settled,
+    last: Settled,
+    side_excuse: str,
+) -> list[Check]:
+    """Events of each partition of log-events against the chunks it sent, window by window.
+
+    ``chunks``: source partition -> sums of all its chunks read between the two looks.
+    """
+    checks = []
+    trimmed = _log_excuse(books, (LOG_EVENTS, WINDOW_PARTIALS)) or side_excuse
+    for tp, book in books.sources.items():
+        if tp[0] != LOG_EVENTS:
+            continue
+        sent = chunks.get(tp[1], [0] * books.reading.width)
+        for w, window in enumerate(books.reading.windows):
+            place = WINDOWS + 2 * w
+            low, high = (
+                each.records[tp][place] - each.rejected[tp][place] for each in (first, last)
+            )
+            began = books.first_partial_ms.get(w)
+            later = (
+                began is not None
+                and book.first_ms is not None
+                and began - book.first_ms > DECLARED_LATER_MS
+            )
+            declared = f"{window.name} was declared after the log began" if later else ""
+            found = sent[place] + sent[place + 1]
+            checks.append(
+                Check(f"window {window.name}", *tp, low, max(low, high), found, trimmed or declared)
+            )
+        # With several windows a record is reported late once, and counted late by each.
+        if len(books.reading.windows) == 1 and first.records[tp] == last.records[tp]:
+            late = first.late[tp][RECORDS]
+            found = sent[WINDOWS + 1]
+            checks.append(Check("late in the window", *tp, late, late, found, trimmed))
+    return checks
+
+
+def rows(books: Books, now_ms: int) -> list[Check]:
+    """Rows of each changelog partition against the chunks below its position: exact."""
+    checks = []
+    retention_ms = min((w.retention_ms for w in books.reading.windows), default=0)
+    for partition, book in books.rows.items():
+        source = books.sources.get((WINDOW_PARTIALS, partition))
+        if source is None or book.position is None or book.overflow:
+            continue
+        at = source.cut
+        if book.position < at:
+            checks.append(Check("position", WINDOW_CHANGELOG, partition, at, at, book.position))
+        if not at <= book.position <= source.next:
+            continue
+        chunks = source.settle(book.position)
+        dead = books.rejected[WINDOW_PARTIALS, partition].settle(book.position)
+        excuse = _log_excuse(books, (WINDOW_PARTIALS,))
+        if book.unknown:
+            excuse = excuse or "rows expired, or were kept under another declaration"
+        elif source.first_ms is not None and now_ms - source.first_ms > retention_ms:
+            excuse = excuse or "the oldest rows may have expired"
+        for w, window in enumerate(books.reading.windows):
+            for place, name in ((WINDOWS + 2 * w, "counted"), (WINDOWS + 2 * w + 1, "late")):
+                wanted = chunks[place] - dead[place]
+                account = f"rows of {window.name}, {name}"
+                found = book.settled[place]
+                checks.append(
+                    Check(account, WINDOW_CHANGELOG, partition, wanted, wanted, found, excuse)
+                )
+    return checks
+
+
+def events(
+    made: Sequence[int], books: Books, first: Settled, last: Settled, side_excuse: str
+) -> list[Check]:
+    """Shippers' records against the events made of them: by number, and by their ids."""
+    excuse = _log_excuse(books, (*SHIPPED, LOG_EVENTS)) or side_excuse
+    low, high = first.less(SHIPPED, RECORDS), last.less(SHIPPED, RECORDS)
+    found = made[MADE]
+    checks = [
+        Check("made of shippers' records", LOG_EVENTS, None, low, max(low, high), found, excuse)
+    ]
+    still = all(first.records[tp] == last.records[tp] for tp in first.records if tp[0] in SHIPPED)
+    if still and (found == low or excuse):
+        apart = made[MADE_CHECKSUM] - first.less(SHIPPED, CHECKSUM)
+        checks.append(Check("ids of events", LOG_EVENTS, None, 0, 0, apart, excuse, ids=True))
+    return checks

@@ -1,0 +1,231 @@
+"""One auditor: its books, and how a pass over the topics is made. Blocking.
+
+A pass looks at the committed offsets, reads everything up to the ends the logs then have,
+looks again, and compares. Where offsets moved between the looks it can only bound some
+accounts, so a round is a few passes: each reads only what is new and is shorter, and an
+idle moment makes every account exact.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import confluent_kafka as ck
+
+from agents.audit import accounts
+from agents.audit.accounts import SHIPPED, SOURCES, Check, Cut, Judge
+from agents.audit.books import Books, RowsBook, SourceBook, TopicPartition
+from agents.audit.facts import Origin, Reading, Vector, Window, read_origin, total
+from agents.audit.reader import AuditError, Reader
+from agents.audit.report import Report, excuses, topic_lines
+from agents.topics import (
+    DEAD_LETTERS,
+    LATE_EVENTS,
+    LOG_EVENTS,
+    WINDOW_CHANGELOG,
+    WINDOW_PARTIALS,
+)
+
+PASSES_MAX: Final = 5
+CUT_BELOW_BYTES: Final = 128 << 10
+"""A dead letter that would not fit its topic is cut, by less than this below the largest."""
+SIDES: Final = (LATE_EVENTS, DEAD_LETTERS)
+TOPICS: Final = (*SOURCES, *SIDES, WINDOW_CHANGELOG)
+
+
+class Auditor:
+    """Remembers what it has read, so that each round reads only what is new."""
+
+    def __init__(
+        self, reader: Reader, windows: tuple[Window, ...], clock: Callable[[], int]
+    ) -> None:
+        """``clock`` gives epoch milliseconds."""
+        self._reader = reader
+        self._reading = Reading(windows, reader.target.record_bytes_max - CUT_BELOW_BYTES)
+        self._clock = clock
+        self._read = 0
+        self._begin({})
+
+    def _begin(self, starts: Mapping[TopicPartition, int]) -> None:
+        books = self._books = Books(self._reading)
+        self._judge = Judge()
+        self._next: dict[TopicPartition, int] = dict(starts)
+        self._opened = dict(starts)
+        for (topic, partition), start in starts.items():
+            if topic in SOURCES:
+                books.source(topic, partition, start)
+            elif topic == WINDOW_CHANGELOG:
+                books.rows[partition] = RowsBook(self._reading)
+
+    def round(self) -> Report:
+        """Passes until every account is exact or one is wrong, at most :data:`PASSES_MAX`.
+
+        Raises :class:`~agents.audit.reader.AuditError` when the topics could not be read.
+        """
+        began, self._read = time.monotonic(), 0
+        try:
+            for _ in range(PASSES_MAX):
+                report = self._pass(began)
+                if report.verdict != "in flight":
+                    break
+        except ck.KafkaException as exc:
+            raise AuditError(f"the broker does not answer: {exc.args[0].str()}") from exc
+        return report
+
+    def _pass(self, began: float) -> Report:
+        reader = self._reader
+        starts = reader.log_starts(TOPICS)
+        cut = reader.cut(SOURCES)
+        if not self._follows(starts, cut):
+            self._begin(starts)
+        books = self._books
+        accounts.settle(books, cut)
+        self._advance(reader.ends(TOPICS))
+        first = accounts.settle(books, cut)
+        in_flight: dict[str, int] = {}
+        for (topic, _), book in books.sources.items():
+            in_flight[topic] = in_flight.get(topic, 0) + book.in_flight
+        made = total(
+            (book.everything() for tp, book in books.sources.items() if tp[0] == LOG_EVENTS),
+            self._reading.width,
+        )
+        chunks = {partition: list(sums) for partition, sums in books.partials.items()}
+        behind = [tp for tp, book in books.sources.items() if book.full]
+        side_excuses = self._side_excuses()
+        checks = accounts.own_counts(books, cut, first, side_excuses)
+        checks += accounts.rows(books, self._clock())
+        second = reader.cut(SOURCES)
+        # Settled first, so that nothing has to be kept of what is read up to there.
+        accounts.settle(books, second)
+        self._advance({tp: each.offset for tp, each in second.items()})
+        last = accounts.settle(books, second)
+        dead = side_excuses.get(DEAD_LETTERS, "")
+        if not any(tp[0] in (LOG_EVENTS, WINDOW_PARTIALS) for tp in behind):
+            checks += accounts.windows(chunks, books, first, last, dead)
+            checks += accounts.events(made, books, first, last, dead)
+        return self._report(began, cut, first, in_flight, checks, behind)
+
+    def _report(
+        self,
+        began: float,
+        cut: Cut,
+        first: accounts.Settled,
+        in_flight: dict[str, int],
+        checks: list[Check],
+        behind: list[TopicPartition],
+    ) -> Report:
+        books = self._books
+        findings = [self._judge.judge(check) for check in checks]
+        wrong = tuple(each for each in findings if each.verdict == "mismatch")
+        notes = [*books.order.told]
+        notes += excuses(each for each in findings if each.verdict == "trimmed")
+        notes += [f"{t}/{p}: too far behind to compare what lies ahead" for t, p in behind]
+        if any(book.overflow for book in books.rows.values()):
+            notes.append(f"{WINDOW_CHANGELOG}: too many rows to follow, rows are not compared")
+        if books.unaddressed:
+            notes.append(f"{books.unaddressed} dead letters or late records name no partition read")
+        return Report(
+            self._clock(),
+            topic_lines(books, cut, first, in_flight, findings),
+            wrong,
+            tuple(notes),
+            self._read,
+            time.monotonic() - began,
+        )
+
+    def _follows(self, starts: Mapping[TopicPartition, int], cut: Cut) -> bool:
+        """Whether the logs still go on from where they were left."""
+        if self._next.keys() != starts.keys():
+            return False
+        if any(starts[tp] > offset for tp, offset in self._next.items()):
+            return False
+        return all(each.offset >= self._books.sources[tp].cut for tp, each in cut.items())
+
+    def _side_excuses(self) -> dict[str, str]:
+        """Side topics that have lost records to retention, and only to it.
+
+        A side record is younger than the record it came from, so retention removes it
+        later. A side log that begins late although no source is that old was cut by hand.
+        """
+        found = {}
+        firsts = [b.first_ms for b in self._books.sources.values() if b.first_ms is not None]
+        trimmed = any(book.start > 0 for book in self._books.sources.values())
+        for topic in SIDES:
+            if not any(start > 0 for tp, start in self._opened.items() if tp[0] == topic):
+                continue
+            retention_ms = self._reader.retention_ms(topic)
+            old = firsts and 0 <= retention_ms <= self._clock() - min(firsts)
+            if trimmed or old:
+                found[topic] = "retention has removed its oldest records"
+        return found
+
+    # -- records ---------------------------------------------------------------------------
+
+    def _advance(self, ends: Mapping[TopicPartition, int]) -> None:
+        starts = {tp: self._next[tp] for tp in ends}
+        left = self._reader.read(starts, ends, self._take)
+        self._next.update(left)
+        for tp, offset in left.items():
+            if tp in self._books.sources:
+                self._books.sources[tp].next = offset
+
+    def _take(self, tp: TopicPartition, records: list[ck.Message]) -> bool:
+        # Noted at once: reading may fail at any later record, and none may be taken twice.
+        self._next[tp] = (records[-1].offset() or 0) + 1
+        self._read += len(records)
+        topic, partition = tp
+        if topic in SIDES:
+            self._take_side(tp, records)
+        elif topic == WINDOW_CHANGELOG:
+            self._books.row(partition, ((r.key(), r.value()) for r in records))
+        else:
+            book = self._books.sources[tp]
+            self._take_source(book, tp, records)
+            return not book.full
+        return True
+
+    def _take_source(self, book: SourceBook, tp: TopicPartition, records: list[ck.Message]) -> None:
+        topic, partition = tp
+        first_ms = records[0].timestamp()[1]
+        taken: list[tuple[int, Vector]] = []
+        if topic == LOG_EVENTS:
+            event = self._reading.event
+            taken = [(r.offset() or 0, event(r.key(), r.value())) for r in records]
+        elif topic == WINDOW_PARTIALS:
+            for record in records:
+                source, vector = self._reading.chunk(record.value())
+                taken.append((record.offset() or 0, vector))
+                if source >= 0:
+                    self._books.partial(source, vector, record.timestamp()[1])
+        else:
+            shipped = self._reading.shipped
+            for record in records:
+                offset = record.offset() or 0
+                taken.append((offset, shipped(topic, partition, offset, record.value())))
+        book.add(taken, first_ms)
+
+    def _take_side(self, tp: TopicPartition, records: list[ck.Message]) -> None:
+        books = self._books.late if tp[0] == LATE_EVENTS else self._books.rejected
+        for record in records:
+            origin = read_origin(_headers(record))
+            vector = () if origin is None else self._vector_of(origin, record)
+            self._books.side(books, tp, origin, vector)
+
+    def _vector_of(self, origin: Origin, record: ck.Message) -> Vector:
+        if origin.topic in SHIPPED:
+            value = record.value()
+            return self._reading.shipped(origin.topic, origin.partition, origin.offset, value)
+        if origin.topic == WINDOW_PARTIALS:
+            return self._reading.chunk(record.value())[1]
+        return self._reading.event(record.key(), record.value())
+
+
+def _headers(record: ck.Message) -> dict[str, bytes | None]:
+    """Headers by name, the last of each: those the engine adds come after the record's own."""
+    pairs = record.headers() or []
+    return {
+        name: value.encode() if isinstance(value, str) else value
+        for name, value in (pairs.items() if isinstance(pairs, dict) else pairs)
+    }

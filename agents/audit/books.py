@@ -1,0 +1,235 @@
+"""What the auditor remembers of the topics: sums, and little else. Pure.
+
+A *source* is read to its end but *settled* up to the group's committed offset: what lies
+beyond is in flight, kept record by record (a bounded number) until the offset passes it.
+Late records and dead letters are settled by the offset of the record they came from, so
+at any committed offset both sides speak of exactly the same records.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from agents.audit.facts import WINDOWS, Origin, Reading, Vector, total
+
+PENDING_MAX: Final = 10_000
+"""Records in flight kept per partition (about 2 MB); reading waits there for the group."""
+ROWS_MAX: Final = 500_000
+"""Rows of windows the auditor follows (about 60 MB); with more it leaves rows unchecked."""
+TOLD_MAX: Final = 20
+_LATE_BITS: Final = 40
+
+TopicPartition = tuple[str, int]
+
+
+class SourceBook:
+    """Sums of one partition that an agent reads."""
+
+    def __init__(self, start: int, width: int) -> None:
+        """``start``: where its log began when the auditor came to it."""
+        self.start = self.next = self.cut = start
+        self.settled = [0] * width
+        self.first_ms: int | None = None
+        self._pending: deque[tuple[int, Vector]] = deque()
+        self._width = width
+
+    @property
+    def in_flight(self) -> int:
+        """Records read beyond the settled offset."""
+        return len(self._pending)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more may be read until the group has come further."""
+        return len(self._pending) >= PENDING_MAX
+
+    def add(self, records: Sequence[tuple[int, Vector]], first_ms: int) -> None:
+        """Take in records, ascending by offset."""
+        if self.first_ms is None and records:
+            self.first_ms = first_ms
+        below = [vector for offset, vector in records if offset < self.cut]
+        self._sum(below)
+        self._pending.extend(records[len(below) :])
+
+    def settle(self, offset: int) -> list[int]:
+        """Sums of the records below ``offset``, which never goes back."""
+        self.cut = max(self.cut, offset)
+        pending, below = self._pending, []
+        while pending and pending[0][0] < self.cut:
+            below.append(pending.popleft()[1])
+        self._sum(below)
+        return list(self.settled)
+
+    def everything(self) -> list[int]:
+        """Sums of all that was read."""
+        beyond = total((vector for _, vector in self._pending), self._width)
+        return [a + b for a, b in zip(self.settled, beyond, strict=True)]
+
+    def _sum(self, vectors: Sequence[Vector]) -> None:
+        if vectors:
+            self.settled = total([self.settled, *vectors], self._width)
+
+
+class SideBook:
+    """Late records, or dead letters, of one source partition, by the offsets they came from."""
+
+    def __init__(self, width: int) -> None:
+        self.settled = [0] * width
+        self._cut = 0
+        self._pending: list[tuple[int, Vector]] = []
+        self._width = width
+
+    @property
+    def in_flight(self) -> int:
+        """Records that name an offset the group has not passed."""
+        return len(self._pending)
+
+    def add(self, offset: int, vector: Vector) -> None:
+        """Take in the record made of the one at ``offset``."""
+        if offset < self._cut:
+            self.settled = total([self.settled, vector], self._width)
+        elif len(self._pending) < PENDING_MAX:
+            self._pending.append((offset, vector))
+
+    def settle(self, cut: int) -> list[int]:
+        """Sums of those whose origin lies below ``cut``."""
+        self._cut = max(self._cut, cut)
+        below = [vector for offset, vector in self._pending if offset < self._cut]
+        if below:
+            self._pending = [each for each in self._pending if each[0] >= self._cut]
+            self.settled = total([self.settled, *below], self._width)
+        return list(self.settled)
+
+
+class Order:
+    """Within a partition of a side topic, one source's offsets ascend: a second one is seen."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[TopicPartition, TopicPartition], int] = {}
+        self.broken: dict[TopicPartition, int] = {}
+        self.told: list[str] = []
+
+    def see(self, where: TopicPartition, origin: Origin) -> None:
+        """Take note of a side record that lies in partition ``where``."""
+        source = (origin.topic, origin.partition)
+        last = self._last.get((where, source), -1)
+        if origin.offset > last:
+            self._last[where, source] = origin.offset
+            return
+        self.broken[source] = self.broken.get(source, 0) + 1
+        if len(self.told) < TOLD_MAX:
+            self.told.append(
+                f"{where[0]}/{where[1]} has {origin.topic}/{origin.partition} offset "
+                f"{origin.offset} twice or out of order"
+            )
+
+
+class RowsBook:
+    """Rows of one changelog partition, as the last position record left them."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.next = 0
+        self.position: int | None = None
+        self.settled = [0] * reading.width
+        self.unknown = 0
+        self.overflow = False
+        self._reading = reading
+        self._sums = [0] * reading.width
+        self._rows: dict[int, int] = {}
+
+    def add(self, key: bytes | None, value: bytes | None) -> None:
+        """Take in a changelog record. An epoch writes its position last."""
+        if key is None or self.overflow:
+            return
+        if key == b"\0position":
+            if value is not None and value.isdigit():
+                self.position = int(value)
+                self.settled = list(self._sums)
+            return
+        found = self._reading.row(key, value)
+        if found is None:
+            return
+        window, row = found
+        if window < 0:
+            self.unknown += 1
+            return
+        name = hash(key)
+        if row is None:
+            # What an expired row had counted stays counted.
+            self.unknown += self._rows.pop(name, None) is None
+            return
+        before = self._rows.get(name, 0)
+        place = WINDOWS + 2 * window
+        self._sums[place] += row.count - (before >> _LATE_BITS)
+        self._sums[place + 1] += row.late - (before & ((1 << _LATE_BITS) - 1))
+        self._rows[name] = row.count << _LATE_BITS | row.late
+
+    @property
+    def rows(self) -> int:
+        """Rows followed."""
+        return len(self._rows)
+
+    def forget(self) -> None:
+        """There are too many rows: follow none of this partition any more."""
+        self.overflow = True
+        self._rows.clear()
+
+
+class Books:
+    """Everything the auditor has read since it opened them."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self.sources: dict[TopicPartition, SourceBook] = {}
+        self.late: dict[TopicPartition, SideBook] = {}
+        self.rejected: dict[TopicPartition, SideBook] = {}
+        self.partials: dict[int, list[int]] = {}
+        self.first_partial_ms: dict[int, int] = {}
+        self.rows: dict[int, RowsBook] = {}
+        self.order = Order()
+        self.unaddressed = 0
+
+    def source(self, topic: str, partition: int, start: int) -> SourceBook:
+        """The book of a source partition, opened at ``start`` when there is none."""
+        book = self.sources.get((topic, partition))
+        if book is None:
+            width = self.reading.width
+            book = self.sources[topic, partition] = SourceBook(start, width)
+            self.late[topic, partition] = SideBook(width)
+            self.rejected[topic, partition] = SideBook(width)
+        return book
+
+    def side(
+        self,
+        books: dict[TopicPartition, SideBook],
+        where: TopicPartition,
+        origin: Origin | None,
+        vector: Vector,
+    ) -> None:
+        """Take in a record of a side topic; one that names no source partition is only counted."""
+        book = None if origin is None else books.get((origin.topic, origin.partition))
+        if origin is None or book is None:
+            self.unaddressed += 1
+            return
+        self.order.see(where, origin)
+        book.add(origin.offset, vector)
+
+    def partial(self, source: int, vector: Vector, timestamp_ms: int) -> None:
+        """Take in the sums of a chunk that ``source`` (a partition of log-events) sent."""
+        sums = self.partials.get(source)
+        self.partials[source] = total([vector] if sums is None else [sums, vector], len(vector))
+        for window in range(len(self.reading.windows)):
+            place = WINDOWS + 2 * window
+            if vector[place] or vector[place + 1]:
+                self.first_partial_ms.setdefault(window, timestamp_ms)
+
+    def row(self, partition: int, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
+        """Take in changelog records of a partition."""
+        book = self.rows[partition]
+        for key, value in records:
+            book.add(key, value)
+        if sum(each.rows for each in self.rows.values()) > ROWS_MAX:
+            for each in self.rows.values():
+                each.forget()

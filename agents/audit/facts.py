@@ -1,0 +1,277 @@
+"""What one record says, read by the auditor's own lights. Pure.
+
+A record becomes a vector of numbers, and vectors are added: ``records``, ``checksum``,
+``made``, ``made_checksum``, then two numbers for each window. Checksums are sums of 64-bit
+hashes of event ids (taken modulo 2^64 where they are compared), so order is irrelevant and
+duplicates are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+from uuid import UUID, uuid5
+
+import msgspec
+
+from app.models.rules import ALIASES
+from tables.windows.spec import WindowSpec
+
+Vector = tuple[int, ...]
+RECORDS, CHECKSUM, MADE, MADE_CHECKSUM, WINDOWS = range(5)
+"""Places in a vector. Window ``w`` has ``WINDOWS + 2 * w`` (events: with the key; partials
+and rows: counted) and the place after it (partials and rows: late)."""
+
+_MODULUS: Final = 1 << 64
+_RECORD_IDS: Final = UUID("6a1c3f0e-52d7-5b0b-9f5e-3c8d7a2b4e11")
+"""Namespace of the ids given to events that came without one (a test pins it)."""
+_ID_NAMES: Final = ("event_id", *ALIASES["event_id"])
+_DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a late record or a dead letter comes from."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the engine says it did with a partition up to a committed offset."""
+
+    applied: int
+    late: int
+    duplicate: int
+    rejected: int
+
+    @property
+    def records(self) -> int:
+        """All that came in."""
+        return self.applied + self.late + self.duplicate + self.rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A configured window, as far as the auditor needs it."""
+
+    name: str
+    key: str
+    identity: str
+    retention_ms: int
+
+
+def audited(specs: Iterable[WindowSpec]) -> tuple[Window, ...]:
+    """What the auditor needs of the configured windows."""
+    return tuple(Window(s.name, s.key, s.identity, s.retention_ms) for s in specs)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A window's row: ``window`` is its place among the configured ones."""
+
+    window: int
+    count: int
+    late: int
+
+
+class _Id(msgspec.Struct, gc=False):
+    event_id: str | None = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    event_id: str | None = None
+    service: str | None = None
+    endpoint: str | None = None
+    ingest_ts: int | None = None
+
+
+class _Stats(msgspec.Struct, array_like=True, gc=False):
+    """The leading fields of a stored window; the histogram is not looked into."""
+
+    count: int
+    errors: int
+    n: int
+    sum: int
+    min: int | None
+    max: int | None
+    hist: msgspec.Raw
+    late: int
+
+
+class _Chunk(msgspec.Struct, array_like=True, gc=False):
+    source: int
+    lanes: msgspec.Raw
+    partials: list[bytes]
+
+
+_read_id = msgspec.json.Decoder(_Id).decode
+_read_event = msgspec.json.Decoder(_Event).decode
+_read_any = msgspec.json.Decoder().decode
+_read_stats = msgspec.msgpack.Decoder(_Stats).decode
+_read_chunk = msgspec.msgpack.Decoder(_Chunk).decode
+_read_partial = msgspec.msgpack.Decoder(tuple[tuple[str, str, int], _Stats]).decode
+
+
+def id_hash(event_id: str) -> int:
+    """64-bit hash of an event id."""
+    raw = event_id.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(raw, digest_size=8).digest(), "big")
+
+
+def same_checksum(left: int, right: int) -> bool:
+    """Whether two sums of hashes are equal modulo 2^64."""
+    return (left - right) % _MODULUS == 0
+
+
+def total(vectors: Iterable[Sequence[int]], width: int) -> list[int]:
+    """Sum of vectors, place by place."""
+    columns = list(zip(*vectors, strict=True))
+    return [sum(column) for column in columns] if columns else [0] * width
+
+
+def event_id_of(topic: str, partition: int, offset: int, value: bytes | None) -> str:
+    """Id of a shipper's record as its event must carry it.
+
+    A record without one is named after its coordinates, and so is one that is no event: it
+    must be found again among the dead letters, which carry the same coordinates and bytes.
+    """
+    given: object = None
+    if value is not None:
+        try:
+            given = _read_id(value).event_id
+        except _DECODE_ERRORS:
+            given = None
+        if given is None:
+            given = _loose_id(value)
+    if given is None:
+        return str(uuid5(_RECORD_IDS, f"{topic}/{partition}/{offset}"))
+    text = str(given)
+    if len(text) == 36 and text == text.lower():
+        return text
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return text
+
+
+def _loose_id(value: bytes) -> object:
+    try:
+        fields = _read_any(value)
+    except _DECODE_ERRORS:
+        return None
+    if not isinstance(fields, dict):
+        return None
+    return next((fields[n] for n in _ID_NAMES if fields.get(n) is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Reads records into vectors, for these windows.
+
+    A value of ``large_bytes`` or more may have been cut as a dead letter: it is known by
+    its coordinates alone, wherever it is met.
+    """
+
+    windows: tuple[Window, ...]
+    large_bytes: int
+
+    @property
+    def width(self) -> int:
+        """Places of a vector."""
+        return WINDOWS + 2 * len(self.windows)
+
+    def shipped(self, topic: str, partition: int, offset: int, value: bytes | None) -> Vector:
+        """A record of a shipper's topic."""
+        whole = None if value is not None and len(value) >= self.large_bytes else value
+        checksum = id_hash(event_id_of(topic, partition, offset, whole))
+        return (1, checksum, 0, 0, *(0,) * (2 * len(self.windows)))
+
+    def event(self, key: bytes | None, value: bytes | None) -> Vector:
+        """A record of ``log-events``.
+
+        It counts as *made* of a shipper's record when it has what the normaliser gives to
+        every event: an id, an ingest time, and its service as the record's key. What others
+        write to the topic directly is left out of that comparison.
+        """
+        try:
+            event = _read_event(b"" if value is None or len(value) >= self.large_bytes else value)
+        except _DECODE_ERRORS:
+            return (1, 0, 0, 0, *(0,) * (2 * len(self.windows)))
+        event_id, service = event.event_id, event.service
+        checksum = 0 if event_id is None else id_hash(event_id)
+        made = (
+            event_id is not None
+            and event.ingest_ts is not None
+            and service is not None
+            and service.encode("utf-8", "surrogatepass") == key
+        )
+        keyed: list[int] = []
+        for window in self.windows:
+            has_key = (service if window.key == "service" else event.endpoint) is not None
+            keyed += (int(has_key), 0)
+        return (1, checksum, int(made), checksum if made else 0, *keyed)
+
+    def chunk(self, value: bytes | None) -> tuple[int, Vector]:
+        """A record of ``window-partials``: its source partition (-1: none) and its sums."""
+        sums = [0] * self.width
+        sums[RECORDS] = 1
+        places = {window.name: WINDOWS + 2 * w for w, window in enumerate(self.windows)}
+        try:
+            chunk = _read_chunk(value or b"")
+            for raw in chunk.partials:
+                (name, _, _), stats = _read_partial(raw)
+                place = places.get(name)
+                if place is not None:
+                    sums[place] += stats.count
+                    sums[place + 1] += stats.late
+        except _DECODE_ERRORS:
+            return -1, (1, *(0,) * (self.width - 1))
+        return chunk.source, tuple(sums)
+
+    def row(self, key: bytes, value: bytes | None) -> tuple[int, Row | None] | None:
+        """A changelog record of a window: (its place, the row; None: deleted).
+
+        None for a record of another table. A row of a window that is no longer configured
+        as it was has the place -1.
+        """
+        identity, separator, _ = key.partition(b"\0")
+        if not separator or not identity.startswith(b"window-"):
+            return None
+        known = [w for w, each in enumerate(self.windows) if each.identity.encode() == identity]
+        if not known:
+            return -1, None
+        if value is None:
+            return known[0], None
+        try:
+            stats = _read_stats(value)
+        except _DECODE_ERRORS:
+            return -1, None
+        return known[0], Row(known[0], stats.count, stats.late)
+
+
+def read_account(metadata: str | None) -> Account | None:
+    """Counts in the metadata of a committed offset: ``h1|applied,late,duplicate,rejected|...``."""
+    parts = (metadata or "").split("|", 2)
+    if len(parts) != 3 or parts[0] != "h1":
+        return None
+    numbers = parts[1].split(",")
+    if len(numbers) != 4 or not all(n.isascii() and n.isdigit() for n in numbers):
+        return None
+    return Account(*map(int, numbers))
+
+
+def read_origin(headers: Mapping[str, bytes | None]) -> Origin | None:
+    """Coordinates of a late record or dead letter; None: it was never a record of a topic."""
+    topic = headers.get("original_topic")
+    partition = headers.get("original_partition")
+    offset = headers.get("original_offset")
+    if topic is None or partition is None or offset is None:
+        return None
+    if not (partition.isdigit() and offset.isdigit() and len(partition) < 7 and len(offset) < 20):
+        return None
+    return Origin(topic.decode("utf-8", "replace"), int(partition), int(offset))

@@ -1,0 +1,223 @@
+"""The comparison: right ledgers balance at any cut, and one wrong record is named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.audit import accounts
+from agents.audit.accounts import Check, Committed, Finding, Judge, worst
+from agents.audit.books import Books, RowsBook
+from agents.audit.facts import Account, Origin, Reading, Vector, Window, total
+from app.engine.changelog import POSITION_KEY, row_record_key
+from tables.windows.stats import WindowAggregate, WindowStats
+
+READING = Reading((Window("w", "endpoint", "window-1-x", 1 << 40),), 1 << 20)
+ENCODE = WindowAggregate().encode
+NOW = 1_790_000_000_000
+PARTITIONS = 2
+
+fates = st.sampled_from(["applied", "applied", "applied", "keyless", "late", "rejected"])
+histories = st.lists(st.tuples(st.integers(0, PARTITIONS - 1), fates), max_size=40)
+
+
+def event(number: int, *, made: bool, keyed: bool) -> Vector:
+    checksum = number * 2_654_435_761
+    return (1, checksum, int(made), checksum * made, int(keyed), 0)
+
+
+@dataclass
+class World:
+    """A pipeline that does everything right; tests then change what the topics hold.
+
+    Every event came through application-logs/0, offset = its number. Each batch of a
+    partition became one chunk, merged into one row of the changelog of its number.
+    """
+
+    history: Sequence[tuple[int, str]]
+    start: int = 0
+    events: dict[int, list[Vector]] = field(default_factory=dict)
+    sides: list[tuple[str, int, int, Vector]] = field(default_factory=list)
+    chunks: list[tuple[int, Vector]] = field(default_factory=list)
+    row: tuple[int, int] = (0, 0)
+    counts: dict[int, list[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for number, (partition, fate) in enumerate(self.history):
+            log = self.events.setdefault(partition, [])
+            vector = event(number, made=True, keyed=fate != "keyless")
+            counts = self.counts.setdefault(partition, [0, 0, 0, 0])
+            if fate in ("late", "rejected"):
+                self.sides.append((fate, partition, len(log), vector))
+                counts[1 if fate == "late" else 3] += 1
+            else:
+                counts[0] += 1
+            if fate in ("applied", "late"):
+                self.chunks.append((partition, (1, 0, 0, 0, fate == "applied", fate == "late")))
+            log.append(vector)
+        sums = total([vector for _, vector in self.chunks], 6)
+        self.row = (sums[4], sums[5])
+
+    def findings(self, first: dict[int, int] | None = None) -> list[Finding]:
+        """Findings with partitions of log-events first seen at these offsets, then at the end."""
+        books, judge = Books(READING), Judge()
+        shipped = books.source("application-logs", 0, 0)
+        shipped.add([(n, event(n, made=False, keyed=False)) for n in range(len(self.history))], NOW)
+        for partition in range(PARTITIONS):
+            books.source("log-events", partition, self.start)
+        partials = books.source("window-partials", 0, 0)
+        end = {p: len(self.events.get(p, [])) for p in range(PARTITIONS)}
+        second = self.cut(end)
+        cut = self.cut(first or end)
+        accounts.settle(books, cut)
+        for partition, log in self.events.items():
+            records = list(enumerate(log))[self.start :]
+            books.sources["log-events", partition].add(records, NOW)
+            books.sources["log-events", partition].next = len(log)
+        for kind, partition, offset, vector in self.sides:
+            side = books.late if kind == "late" else books.rejected
+            origin = Origin("log-events", partition, offset)
+            books.side(side, (f"log-events-{kind}", 0), origin, vector)
+        for source, vector in self.chunks:
+            books.partial(source, vector, NOW)
+        partials.add(list(enumerate(vector for _, vector in self.chunks)), NOW)
+        partials.next = len(self.chunks)
+        rows = books.rows[0] = RowsBook(READING)
+        stats = ENCODE(WindowStats(count=self.row[0], late=self.row[1]))
+        rows.add(row_record_key("window-1-x", b"k"), ENCODE(WindowStats(count=1 << 20)))
+        rows.add(row_record_key("window-1-x", b"k"), stats)
+        rows.add(POSITION_KEY, b"%d" % len(self.chunks))
+        settled = accounts.settle(books, cut)
+        checks = accounts.own_counts(books, cut, settled, {})
+        checks += accounts.rows(books, NOW)
+        last = accounts.settle(books, second)
+        made = total((books.sources["log-events", p].everything() for p in range(PARTITIONS)), 6)
+        checks += accounts.windows(books.partials, books, settled, last, "")
+        checks += accounts.events(made, books, settled, last, "")
+        return [judge.judge(check) for check in checks]
+
+    def cut(self, at: dict[int, int]) -> dict[tuple[str, int], Committed]:
+        """What a right engine has committed there."""
+        found = {
+            ("application-logs", 0): Committed(
+                len(self.history), Account(len(self.history), 0, 0, 0)
+            ),
+            ("window-partials", 0): Committed(len(self.chunks), Account(len(self.chunks), 0, 0, 0)),
+        }
+        for partition, offset in at.items():
+            fates = [fate for p, fate in self.history if p == partition][:offset]
+            late, rejected = fates.count("late"), fates.count("rejected")
+            account = Account(len(fates) - late - rejected, late, 0, rejected)
+            found["log-events", partition] = Committed(offset, account)
+        return found
+
+
+def wrong(findings: list[Finding]) -> set[tuple[str, int | None]]:
+    return {(f.check.topic, f.check.partition) for f in findings if f.verdict == "mismatch"}
+
+
+@given(histories)
+def test_a_right_ledger_balances_exactly_when_nothing_moves(history: list[tuple[int, str]]):
+    assert {f.verdict for f in World(history).findings()} == {"balanced"}
+
+
+@given(histories, st.lists(st.integers(0, 40), min_size=PARTITIONS, max_size=PARTITIONS))
+def test_a_right_ledger_is_never_called_wrong_while_it_moves(
+    history: list[tuple[int, str]], at: list[int]
+):
+    world = World(history)
+    first = {p: min(at[p], len(world.events.get(p, []))) for p in range(PARTITIONS)}
+    verdicts = {f.verdict for f in world.findings(first)}
+    assert verdicts <= {"balanced", "in flight"}
+
+
+@given(histories.filter(lambda h: len(h) > 0), st.data())
+def test_one_record_too_many_or_too_few_is_named(
+    history: list[tuple[int, str]], data: st.DataObject
+):
+    world = World(history)
+    kinds = ["forged dead letter", "lost event", "doubled event"]
+    kinds += ["lost side record", "doubled side record"] if world.sides else []
+    kinds += ["lost chunk", "wrong row"] if world.chunks else []
+    kind = data.draw(st.sampled_from(kinds))
+    partition, _ = data.draw(st.sampled_from(list(history)))
+    log = world.events[partition]
+    match kind:
+        case "forged dead letter":
+            at = data.draw(st.integers(0, len(log) - 1))
+            world.sides.append(("rejected", partition, at, log[at]))
+            named = ("log-events", partition)
+        case "lost event":
+            del log[-1]
+            named = ("log-events", partition)
+        case "doubled event":
+            log.append(log[-1])
+            named = ("log-events", None)
+        case "lost side record":
+            _, partition, *_ = world.sides.pop()
+            named = ("log-events", partition)
+        case "doubled side record":
+            world.sides.append(world.sides[-1])
+            named = ("log-events", world.sides[-1][1])
+        case "lost chunk":
+            partition, _ = world.chunks.pop()
+            named = ("log-events", partition)
+        case _:
+            world.row = (world.row[0] + 1, world.row[1])
+            named = ("window-partials-changelog", 0)
+    first = {p: sum(each == p for each, _ in history) for p in range(PARTITIONS)}
+    assert named in wrong(world.findings(first)), kind
+
+
+def test_an_event_replaced_by_another_changes_the_checksum_only():
+    world = World([(0, "applied"), (0, "applied")])
+    world.events[0][1] = event(99, made=True, keyed=True)
+    findings = [f for f in world.findings() if f.verdict == "mismatch"]
+    assert [f.check.account for f in findings] == ["ids of events"]
+    assert "not the same ids" in findings[0].sentence()
+
+
+def test_a_trimmed_log_is_said_to_be_so_and_counted_from_there_on():
+    judge = Judge()
+    trimmed = Check("in", "log-events", 1, 90, 90, 100, "the log no longer begins at 0")
+    assert judge.judge(trimmed).verdict == "trimmed"
+    assert (
+        judge.judge(Check("in", "log-events", 1, 95, 95, 105, trimmed.excuse)).verdict == "trimmed"
+    )
+    lost = judge.judge(Check("in", "log-events", 1, 95, 95, 104, trimmed.excuse))
+    assert (lost.verdict, lost.difference) == ("mismatch", -1)
+
+
+def test_a_trimmed_source_is_no_alarm():
+    world = World([(0, "applied")] * 9, start=3)
+    assert wrong(world.findings()) == set()
+
+
+@pytest.mark.parametrize(("found", "difference"), [(4, -1), (5, 0), (7, 0), (9, 1)])
+def test_what_moves_is_bounded_on_both_sides(found: int, difference: int):
+    finding = Judge().judge(Check("window w", "log-events", 0, 5, 8, found))
+    assert finding.difference == difference
+    assert finding.verdict == ("mismatch" if difference else "in flight")
+    if difference:
+        assert f"log-events/0: window w: expected 5 to 8, found {found}" in finding.sentence()
+
+
+def test_the_worst_verdict_wins():
+    assert worst([]) == "balanced"
+    assert worst(["balanced", "mismatch", "trimmed"]) == "mismatch"
+
+
+def test_an_expired_row_stays_counted_and_an_unknown_one_is_noted():
+    rows = RowsBook(READING)
+    key = row_record_key("window-1-x", b"k")
+    rows.add(key, ENCODE(WindowStats(count=5, late=2)))
+    rows.add(key, None)
+    rows.add(key, ENCODE(WindowStats(count=1)))
+    rows.add(row_record_key("window-1-x", b"other"), None)
+    assert rows.position is None
+    rows.add(POSITION_KEY, b"17")
+    assert (rows.position, rows.settled[4:], rows.unknown, rows.rows) == (17, [6, 2], 1, 1)

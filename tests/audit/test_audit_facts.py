@@ -1,0 +1,190 @@
+"""What the auditor reads of a record agrees with what was written, by other code."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+import agents.audit
+from agents.audit.auditor import CUT_BELOW_BYTES
+from agents.audit.facts import (
+    CHECKSUM,
+    MADE,
+    RECORDS,
+    WINDOWS,
+    Account,
+    Origin,
+    Reading,
+    Row,
+    audited,
+    event_id_of,
+    id_hash,
+    read_account,
+    read_origin,
+    same_checksum,
+)
+from agents.normalise.step import normalise_step
+from agents.windows.repartition import encode_partial
+from app.engine.batch import RecordBatch
+from app.engine.changelog import row_record_key
+from app.engine.chunks import Chunk, LaneMark, encode_chunk
+from app.engine.counts import Counts, encode_metadata
+from app.engine.effects import Late, Reject
+from app.engine.lanes import Lane, Lanes
+from app.engine.side_outputs import dead_letter, late_record
+from tables.windows.keys import row_key
+from tables.windows.spec import ErrorsWhen, WindowSpec
+from tables.windows.stats import WindowAggregate, WindowStats
+
+SPEC = WindowSpec(
+    name="requests_per_endpoint",
+    topic="log-events",
+    kind="tumbling",
+    size_ms=60_000,
+    grace_ms=30_000,
+    key="endpoint",
+    value="latency_ms",
+    errors=ErrorsWhen(500),
+)
+RECORD_BYTES_MAX = 1 << 21
+READING = Reading(audited((SPEC,)), RECORD_BYTES_MAX - CUT_BELOW_BYTES)
+NOW = 1_790_000_000_000
+
+ids = st.one_of(
+    st.none(),
+    st.uuids().map(str),
+    st.uuids().map(lambda u: str(u).upper()),
+    st.uuids().map(lambda u: u.hex),
+    st.text(max_size=40),
+    st.integers(),
+)
+shipped = st.fixed_dictionaries(
+    {"source": st.just("shop"), "message": st.just("m")},
+    optional={"event_id": ids, "eventId": ids, "id": ids, "endpoint": st.just("/a")},
+)
+records = st.one_of(
+    st.none(), st.binary(max_size=20), shipped.map(lambda e: json.dumps(e).encode())
+)
+counts = st.integers(0, 1 << 31)
+
+
+def batch_of(value: bytes | None, offset: int = 7) -> RecordBatch:
+    return RecordBatch("application-logs", 3, [offset], [NOW], [b"k"], [value], [[]])
+
+
+@given(records, st.integers(0, 1 << 40))
+def test_the_id_of_a_record_is_that_of_the_event_made_of_it(value: bytes | None, offset: int):
+    effects = normalise_step("log-events")(batch_of(value, offset), None, NOW)  # type: ignore[arg-type]
+    record = READING.shipped("application-logs", 3, offset, value)
+    for output in effects.outputs:
+        event_id = json.loads(output.value or b"")["event_id"]
+        assert event_id_of("application-logs", 3, offset, value) == event_id
+        event = READING.event(output.key, output.value)
+        assert event[CHECKSUM] == record[CHECKSUM] == id_hash(event_id)
+        assert event[MADE] == 1
+
+
+@given(records, st.integers(0, 1 << 40))
+def test_a_dead_letter_reads_as_the_record_it_was(value: bytes | None, offset: int):
+    batch = batch_of(value, offset)
+    for output in (
+        dead_letter("log-events-dlq", batch, Reject(0, "no"), NOW, RECORD_BYTES_MAX),
+        late_record("log-events-late", batch, Late(0, SPEC.name, 5), RECORD_BYTES_MAX),
+    ):
+        origin = read_origin(dict(output.headers))
+        assert origin == Origin("application-logs", 3, offset)
+        assert READING.shipped(origin.topic, 3, offset, output.value) == READING.shipped(
+            "application-logs", 3, offset, value
+        )
+
+
+def test_a_dead_letter_that_was_cut_reads_as_the_record_it_was():
+    padding = b" " * (RECORD_BYTES_MAX - 200)
+    value = b'{"event_id": "3f2b6c1e-8d4a-4b57-9a63-0c5d1e7f2a90", "source": "s"' + padding + b"}"
+    letter = dead_letter("log-events-dlq", batch_of(value), Reject(0, "no"), NOW, RECORD_BYTES_MAX)
+    assert len(letter.value or b"") < len(value)
+    for read in (READING.event, lambda _, v: READING.shipped("application-logs", 3, 7, v)):
+        assert read(b"k", letter.value) == read(b"k", value)
+
+
+@given(st.dictionaries(st.text(max_size=20), st.one_of(st.none(), st.binary(max_size=24))))
+def test_any_headers_are_read(headers: dict[str, bytes | None]):
+    names = ("original_topic", "original_partition", "original_offset")
+    assert read_origin(headers) is None or set(names) <= headers.keys()
+
+
+@given(st.tuples(counts, counts, counts, counts), st.integers(0, NOW))
+def test_an_account_is_read_from_the_committed_metadata(
+    numbers: tuple[int, int, int, int], seen: int
+):
+    metadata = encode_metadata(Lanes({"": Lane(seen, seen), "a-b": Lane(1, 2)}), Counts(*numbers))
+    assert read_account(metadata) == Account(*numbers)
+    assert Account(*numbers).records == sum(numbers)
+
+
+@given(st.text())
+def test_other_metadata_is_no_account(metadata: str):
+    assert read_account(metadata) is None or metadata.startswith("h1|")
+    assert read_account(None) is None
+
+
+@given(st.lists(st.tuples(counts, counts), max_size=5), st.integers(0, 11))
+def test_a_chunk_sums_what_its_partials_count(pairs: list[tuple[int, int]], source: int):
+    partials = [
+        encode_partial((SPEC.name, f"/{n}", 60_000 * n), WindowStats(count=count, late=late))
+        for n, (count, late) in enumerate(pairs)
+    ]
+    marks = {"": LaneMark(NOW, NOW, idle=False)}
+    where, sums = READING.chunk(encode_chunk(Chunk(source, marks, partials)))
+    assert where == source
+    assert sums[WINDOWS] == sum(count for count, _ in pairs)
+    assert sums[WINDOWS + 1] == sum(late for _, late in pairs)
+
+
+@given(counts, counts, st.dictionaries(st.integers(0, 500), st.integers(1, 9), max_size=4))
+def test_a_row_tells_its_counts(count: int, late: int, hist: dict[int, int]):
+    stats = WindowStats(count=count, n=sum(hist.values()), hist=hist, late=late, lanes=("0/",))
+    key = row_record_key(SPEC.identity, row_key("/a", NOW))
+    assert READING.row(key, WindowAggregate().encode(stats)) == (0, Row(0, count, late))
+    assert READING.row(key, None) == (0, None)
+    assert READING.row(row_record_key("window-1-other", b"k"), b"x") == (-1, None)
+    assert READING.row(row_record_key("lane-mark-1", b"k"), b"x") is None
+
+
+@given(st.one_of(st.none(), st.binary()), st.one_of(st.none(), st.binary()))
+def test_any_bytes_are_read_as_one_record(key: bytes | None, value: bytes | None):
+    assert READING.event(key, value)[RECORDS] == 1
+    assert READING.chunk(value)[1][RECORDS] == 1
+    assert READING.row(key or b"", value) is None or key is not None
+
+
+@given(st.lists(st.uuids().map(str), min_size=1, max_size=30), st.randoms())
+def test_a_checksum_knows_ids_not_their_order(event_ids: list[str], draw: Any):
+    shuffled = list(event_ids)
+    draw.shuffle(shuffled)
+    checksum = sum(map(id_hash, event_ids))
+    assert same_checksum(checksum, sum(map(id_hash, shuffled)))
+    assert not same_checksum(checksum, checksum - id_hash(event_ids[0]))
+    assert not same_checksum(checksum, checksum + id_hash(event_ids[0]))
+
+
+def test_what_is_written_to_log_events_by_others_is_not_called_made():
+    event = {"event_id": "x" * 36, "timestamp": NOW, "source": "s", "service": "s"}
+    assert READING.event(b"s", msgspec.json.encode(event))[MADE] == 0
+    event["ingest_ts"] = NOW
+    assert READING.event(b"s", msgspec.json.encode(event))[MADE] == 1
+    assert READING.event(b"other", msgspec.json.encode(event))[MADE] == 0
+
+
+def test_the_auditor_imports_nothing_of_the_engine():
+    folder = Path(agents.audit.__file__).parent
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith(("app.engine", "agents.windows")), path
