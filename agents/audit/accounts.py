@@ -86,6 +86,11 @@ class Check:
         return self.account, self.topic, self.partition
 
 
+def unknown(topic: str) -> Check:
+    """Stands for what could not be compared, for which no topic is called balanced."""
+    return Check("not compared", topic, None, 0, 1, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """How an equation came out. ``difference``: found less expected, 0 where it holds."""
@@ -184,13 +189,14 @@ def own_counts(
     checks = []
     for tp, committed in cut.items():
         account = committed.account
+        if account is None:
+            checks.append(unknown(tp[0]))
         if tp not in books.sources or account is None:
             continue
         excuse = "" if books.sources[tp].start == 0 else _log_excuse(books, (tp[0],))
         records, late = settled.records[tp][RECORDS], settled.late[tp][RECORDS]
         rejected = settled.rejected[tp][RECORDS]
-        late_excuse = side_excuses.get(LATE_EVENTS, "")
-        dead_excuse = side_excuses.get(DEAD_LETTERS, "")
+        late_excuse, dead_excuse = (side_excuses.get(t, "") for t in (LATE_EVENTS, DEAD_LETTERS))
         checks += [
             Check("in", *tp, records, records, account.records, excuse),
             Check("late", *tp, account.late, account.late, late, late_excuse),
@@ -249,6 +255,8 @@ def rows(books: Books, now_ms: int) -> list[Check]:
     retention_ms = min((w.retention_ms for w in books.reading.windows), default=0)
     for partition, book in books.rows.items():
         source = books.sources.get((WINDOW_PARTIALS, partition))
+        if book.overflow:
+            checks.append(unknown(WINDOW_CHANGELOG))
         if source is None or book.position is None or book.overflow:
             continue
         at = source.cut

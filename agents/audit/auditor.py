@@ -102,7 +102,9 @@ class Auditor:
         self._advance({tp: each.offset for tp, each in second.items()})
         last = accounts.settle(books, second)
         dead = side_excuses.get(DEAD_LETTERS, "")
-        if not any(tp[0] in (LOG_EVENTS, WINDOW_PARTIALS) for tp in behind):
+        if any(tp[0] in (LOG_EVENTS, WINDOW_PARTIALS) for tp in behind):
+            checks.append(accounts.unknown(LOG_EVENTS))
+        else:
             checks += accounts.windows(chunks, books, first, last, dead)
             checks += accounts.events(made, books, first, last, dead)
         return self._report(began, cut, first, in_flight, checks, behind)

@@ -221,3 +221,43 @@ def test_an_expired_row_stays_counted_and_an_unknown_one_is_noted():
     assert rows.position is None
     rows.add(POSITION_KEY, b"17")
     assert (rows.position, rows.settled[4:], rows.unknown, rows.rows) == (17, [6, 2], 1, 1)
+
+
+def test_what_is_not_compared_is_not_called_balanced():
+    books = Books(READING)
+    books.source("log-events", 0, 0)
+    books.source("window-partials", 0, 0)
+    books.rows[0] = RowsBook(READING)
+    books.rows[0].forget()
+    cut = {("log-events", 0): Committed(5, None)}
+    checks = accounts.own_counts(books, cut, accounts.settle(books, cut), {})
+    checks += accounts.rows(books, NOW)
+    judge = Judge()
+    assert [(c.topic, judge.judge(c).verdict) for c in checks] == [
+        ("log-events", "in flight"),
+        ("window-partials-changelog", "in flight"),
+    ]
+
+
+def test_a_window_declared_while_the_log_was_read_is_no_alarm():
+    books = Books(READING)
+    book = books.source("log-events", 0, 0)
+    book.add([(n, event(n, made=True, keyed=True)) for n in range(9)], NOW)
+    settled = accounts.settle(books, {("log-events", 0): Committed(9, Account(9, 0, 0, 0))})
+    chunk = (1, 0, 0, 0, 4, 0)
+    books.partial(0, chunk, NOW + 10 * accounts.DECLARED_LATER_MS)
+    (check, _) = accounts.windows(books.partials, books, settled, settled, "")
+    assert (check.low, check.found, check.excuse) == (9, 4, "w was declared after the log began")
+    assert Judge().judge(check).verdict == "trimmed"
+
+
+def test_state_behind_the_committed_offset_is_a_mismatch():
+    books = Books(READING)
+    source = books.source("window-partials", 0, 0)
+    source.add([(n, (1, 0, 0, 0, 1, 0)) for n in range(9)], NOW)
+    source.next = 9
+    accounts.settle(books, {("window-partials", 0): Committed(9, Account(9, 0, 0, 0))})
+    books.rows[0] = RowsBook(READING)
+    books.rows[0].add(POSITION_KEY, b"7")
+    (check,) = accounts.rows(books, NOW)
+    assert Judge().judge(check).difference == -2
