@@ -46,7 +46,8 @@ class Headrace(EngineApp):
             web_host=settings.advertised_host or settings.web_bind,
             datadir=settings.home,
             broker_session_timeout=settings.session_timeout_ms / 1000,
-            broker_heartbeat_interval=settings.session_timeout_ms / 5000,
+            # A worker learns with its next heartbeat that another is gone: part of a take-over.
+            broker_heartbeat_interval=min(0.5, settings.session_timeout_ms / 5000),
             broker_max_poll_records=5_000,
             table_standby_replicas=settings.standby_replicas,
             Worker=PreparedWorker,

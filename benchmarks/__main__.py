@@ -9,6 +9,7 @@ import click
 
 from benchmarks.broker import BenchBroker, bench_broker
 from benchmarks.engine_run import measure_engine
+from benchmarks.failover import failover
 from benchmarks.latency import bench_latency
 from benchmarks.process import machine
 from benchmarks.results import (
@@ -81,6 +82,9 @@ def ingest() -> None:
 def latency() -> None:
     """Time from sending an event to the query that shows it, at 20 000 events/s."""
     _check(bench_latency)
+
+
+main.add_command(failover)
 
 
 def _check(bench: Callable[[BenchBroker], str]) -> None:
