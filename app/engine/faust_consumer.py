@@ -21,11 +21,14 @@ from faust.types.tuples import ConsumerMessage
 
 from app.engine.batch import RecordBatch
 from app.engine.delivery import Delivery
+from app.engine.faust_fetch import Columns, read_columns
 from app.engine.membership import Membership
 
 if TYPE_CHECKING:
     from app.engine.faust_app import EngineApp
 
+FETCH_CHUNKS = 2
+"""Chunks of one hand-over: bounds how long one batch holds the event loop."""
 FETCH_WAIT_S = 0.2
 """Longest wait of one fetch: bounds how long a seek or a hand-over is held up."""
 
@@ -45,6 +48,16 @@ class BatchSchema(faust.Schema[None, Delivery]):
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """Builds the client with the isolation, waits and sizes that batches want."""
 
+    async def _fetch_records(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: Any,
+        timeout: float | None = None,  # noqa: ASYNC109 - the base class's signature
+        max_records: int | None = None,  # noqa: ARG002 - as above
+    ) -> Any:
+        read_columns(consumer._fetcher)  # noqa: SLF001 - no accessor
+        return await super()._fetch_records(consumer, active_partitions, timeout, FETCH_CHUNKS)
+
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         conf = self.app.conf
         self._assignor = self.app.assignor
@@ -58,7 +71,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             isolation_level="read_committed",
             max_poll_records=conf.broker_max_poll_records,
             max_poll_interval_ms=300_000,
-            max_partition_fetch_bytes=4 << 20,
+            max_partition_fetch_bytes=1 << 20,
             fetch_max_wait_ms=500,
             request_timeout_ms=max(40_000, int(conf.broker_session_timeout * 2_000)),
             session_timeout_ms=int(conf.broker_session_timeout * 1_000),
@@ -155,23 +168,27 @@ class BatchConsumer(driver.Consumer):
                 return
             yield ensure_TP(tp), self._message(ensure_TP(tp), fetched, token, generation)
 
-    def _message(self, tp: TP, records: list[Any], token: int, generation: int) -> ConsumerMessage:
+    def _message(
+        self, tp: TP, chunks: list[Columns], token: int, generation: int
+    ) -> ConsumerMessage:
+        columns = chunks[0]
+        for chunk in chunks[1:]:
+            columns.extend(chunk)
         batch = RecordBatch(
             self.app.logical(tp.topic),
             tp.partition,
-            [r.offset for r in records],
-            [r.timestamp for r in records],
-            [r.key for r in records],
-            [r.value for r in records],
-            [r.headers for r in records],
+            columns.offsets,
+            columns.timestamps,
+            columns.keys,
+            columns.values,
+            columns.headers,
         )
-        last = records[-1]
         return ConsumerMessage(
             tp.topic,
             tp.partition,
-            last.offset,
-            last.timestamp / 1000.0,
-            last.timestamp_type,
+            batch.offsets[-1],
+            batch.timestamps[-1] / 1000.0,
+            1,  # the broker's append time
             None,
             None,
             Delivery(batch, token),  # type: ignore[arg-type]  # handed through by BatchSchema
@@ -231,6 +248,13 @@ _OVERRIDDEN: Mapping[Callable[..., Any], tuple[str, ...]] = {
     driver.Consumer.commit: ("self", "topics", "start_new_transaction"),
     driver.Consumer.on_buffer_full: ("self", "tp"),
     driver.Consumer._new_consumer_thread: ("self",),  # noqa: SLF001
+    driver.AIOKafkaConsumerThread._fetch_records: (  # noqa: SLF001
+        "self",
+        "consumer",
+        "active_partitions",
+        "timeout",
+        "max_records",
+    ),
     driver.AIOKafkaConsumerThread._create_worker_consumer: ("self", "transport"),  # noqa: SLF001
 }
 

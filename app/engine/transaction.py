@@ -76,6 +76,10 @@ def producer_config(config: EngineConfig) -> dict[str, str | int | float | bool]
         "compression.type": "lz4",
         # A commit flushes at once, so lingering only makes batches larger while producing.
         "linger.ms": 20,
+        # The broker ends a transaction after it has answered; what begins the next one is
+        # told to try again: one commit in ten, by 100 ms and more with the default.
+        "retry.backoff.ms": 5,
+        "retry.backoff.max.ms": 50,
         "queue.buffering.max.messages": 1_000_000,
         "queue.buffering.max.kbytes": 262_144,
         "message.max.bytes": 8 << 20,

@@ -1,0 +1,109 @@
+"""Columns read from aiokafka's buffers hold exactly what its own iterator would give."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import confluent_kafka as ck
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from app.engine.faust_fetch import Columns, read_columns
+
+pytestmark = pytest.mark.broker
+
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def topic(kafka: str, namespace: str) -> str:
+    name = f"{namespace}.fetched"
+    admin = AdminClient({"bootstrap.servers": kafka})
+    for made in admin.create_topics([NewTopic(name, 1, 1)]).values():
+        made.result(PATIENCE_S)
+    return name
+
+
+def write(kafka: str, topic: str) -> None:
+    """Committed, aborted and plain records, three to a Kafka batch, with markers between."""
+    for number, (prefix, ending) in enumerate(
+        (("kept", "commit"), ("lost", "abort"), ("kept", "commit"), ("lost", "abort"))
+    ):
+        producer = ck.Producer(
+            {"bootstrap.servers": kafka, "transactional.id": f"{topic}-{number}", "linger.ms": 50}
+        )
+        producer.init_transactions(PATIENCE_S)
+        producer.begin_transaction()
+        for i in range(3):
+            producer.produce(topic, f"{prefix}-{number}-{i}", f"k{i}", headers=[("h", b"%d" % i)])
+        producer.flush(PATIENCE_S)
+        if ending == "commit":
+            producer.commit_transaction(PATIENCE_S)
+        else:
+            producer.abort_transaction(PATIENCE_S)
+    plain = ck.Producer({"bootstrap.servers": kafka, "linger.ms": 50, "compression.type": "lz4"})
+    for i in range(3):
+        plain.produce(topic, f"plain-{i}")
+    assert plain.flush(PATIENCE_S) == 0
+
+
+@pytest.fixture
+async def consumer(kafka: str) -> AsyncIterator[AIOKafkaConsumer]:
+    made = AIOKafkaConsumer(
+        bootstrap_servers=kafka,
+        isolation_level="read_committed",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def columns_until(consumer: AIOKafkaConsumer, tp: TopicPartition, last: bytes) -> Columns:
+    """Everything fetched from the position on, up to the record with that value."""
+    found = Columns()
+    async with asyncio.timeout(PATIENCE_S):
+        while not found.values or found.values[-1] != last:
+            read_columns(consumer._fetcher)
+            got = await consumer._fetcher.fetched_records({tp}, timeout=0.2, max_records=2)
+            for chunk in got.get(tp, ()):
+                found.extend(chunk)
+    return found
+
+
+async def test_aborted_records_and_markers_are_left_out(
+    kafka: str, topic: str, consumer: AIOKafkaConsumer
+) -> None:
+    await asyncio.to_thread(write, kafka, topic)
+    tp = TopicPartition(topic, 0)
+    consumer.assign([tp])
+    found = await columns_until(consumer, tp, b"plain-2")
+    assert found.values == [
+        *(b"kept-0-%d" % i for i in range(3)),
+        *(b"kept-2-%d" % i for i in range(3)),
+        *(b"plain-%d" % i for i in range(3)),
+    ]
+    # Three records and one marker to each transaction.
+    assert found.offsets == [0, 1, 2, 8, 9, 10, 16, 17, 18]
+    assert found.keys[:3] == [b"k0", b"k1", b"k2"]
+    assert [list(h) for h in found.headers[:2]] == [[("h", b"0")], [("h", b"1")]]
+    assert all(stamp > 0 for stamp in found.timestamps)
+
+
+async def test_a_seek_into_a_batch_starts_at_that_record(
+    kafka: str, topic: str, consumer: AIOKafkaConsumer
+) -> None:
+    await asyncio.to_thread(write, kafka, topic)
+    tp = TopicPartition(topic, 0)
+    consumer.assign([tp])
+    await columns_until(consumer, tp, b"plain-2")
+    for offset, expected in ((1, b"kept-0-1"), (4, b"kept-2-0"), (17, b"plain-1")):
+        consumer.seek(tp, offset)
+        found = await columns_until(consumer, tp, b"plain-2")
+        assert found.values[0] == expected
+        assert found.offsets[0] >= offset
+        assert await consumer.position(tp) == 19
