@@ -22,6 +22,7 @@ from agents.audit.facts import read_account
 BATCH: Final = 500
 """Records taken at once: about 3 ms of work, so that a worker's event loop hardly waits."""
 REQUEST_S: Final = 10.0
+STABLE_S: Final = 2.0
 STALL_S: Final = 30.0
 """How long a transaction left open, or a broker that is away, is waited for."""
 
@@ -67,6 +68,15 @@ class Reader:
             "log_level": 0,
         }
         self._admin = AdminClient(common)
+        # A consumer of the group that never joins it: read_committed waits for stable offsets.
+        self._group = ck.Consumer(
+            {
+                **common,
+                "group.id": target.group,
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+            }
+        )
         self._consumer = ck.Consumer(
             {
                 **common,
@@ -85,6 +95,7 @@ class Reader:
     def close(self) -> None:
         """Leave the broker."""
         self._consumer.close()
+        self._group.close()
 
     def cut(self, topics: Iterable[str]) -> Cut:
         """What the group has committed, once no transaction holds any of it."""
@@ -94,18 +105,12 @@ class Reader:
             for topic in topics
             for partition in range(target.partitions[topic])
         ]
-        request = ck.ConsumerGroupTopicPartitions(target.group, wanted)
         deadline = time.monotonic() + STALL_S
         while True:
             try:
-                future = self._admin.list_consumer_group_offsets(
-                    [request], require_stable=True, request_timeout=REQUEST_S
-                )[target.group]
-                found = future.result().topic_partitions
+                found = self._group.committed(wanted, STABLE_S)
                 failure = next((each.error.str() for each in found if each.error), "")
             except ck.KafkaException as exc:
-                if exc.args[0].code() == ck.KafkaError.GROUP_ID_NOT_FOUND:
-                    return {}
                 failure = exc.args[0].str()
             if not failure:
                 return {

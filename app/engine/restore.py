@@ -24,6 +24,7 @@ from app.engine.changelog import POSITION_KEY, parse_position, parse_record_key
 from app.engine.counts import Counts, decode_metadata
 from app.engine.epoch import TaskId
 from app.engine.lanes import Lanes
+from app.engine.offsets import GroupOffsets
 from app.engine.spec import EngineConfig
 from app.engine.store import Positions, Store
 
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 5_000
 _REQUEST_S = 10.0
+_STABLE_S = 2.0
 
 
 class RestoreCancelledError(Exception):
@@ -71,6 +73,7 @@ class Restorer:
             "client.id": f"{config.worker}-restore",
         }
         self._admin = AdminClient(common)
+        self._group = GroupOffsets(config.bootstrap, config.group, f"{config.worker}-offsets")
         self._consumer_config = {
             **common,
             # Partitions are assigned by hand: this group id never joins a group.
@@ -97,41 +100,35 @@ class Restorer:
         if not wanted:
             return {}
         physical = self._config.physical
-        request = ck.ConsumerGroupTopicPartitions(
-            self._config.group, [ck.TopicPartition(physical(t.topic), t.partition) for t in wanted]
-        )
-        progress.waiting_for = "committed offsets (a transaction may still hold them)"
-        while True:
-            _check(cancelled)
-            try:
-                future = self._admin.list_consumer_group_offsets(
-                    [request], require_stable=True, request_timeout=_REQUEST_S
-                )[self._config.group]
-                found = {(p.topic, p.partition): p for p in future.result().topic_partitions}
-            except ck.KafkaException as exc:
-                if exc.args[0].code() == ck.KafkaError.GROUP_ID_NOT_FOUND:
-                    found = {}
-                    break
-                logger.info("committed offsets are not known yet: %s", exc.args[0].str())
-                time.sleep(0.2)
-                continue
-            unstable = [p for p in found.values() if p.error is not None]
-            if not unstable:
-                break
-            time.sleep(0.1)
         tps = {(physical(t.topic), t.partition) for t in wanted}
+        progress.waiting_for = "committed offsets (a transaction may still hold them)"
+        found = self._committed(tps, cancelled)
         low = self._offsets(tps, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
         points = {}
         for task in wanted:
             tp = (physical(task.topic), task.partition)
-            committed = found.get(tp)
-            known = committed is not None and committed.offset >= 0
+            committed = found[tp]
             points[task] = StartPoint(
-                committed.offset if committed is not None and known else None,
+                committed.offset if committed.offset >= 0 else None,
                 low[tp],
-                *decode_metadata(committed.metadata or "" if committed is not None else ""),
+                *decode_metadata(committed.metadata or ""),
             )
         return points
+
+    def _committed(
+        self, tps: Iterable[tuple[str, int]], cancelled: Callable[[], bool]
+    ) -> dict[tuple[str, int], ck.TopicPartition]:
+        while True:
+            _check(cancelled)
+            try:
+                return self._group.committed(tps, _STABLE_S)
+            except ck.KafkaException as exc:
+                logger.info("committed offsets are not known yet: %s", exc.args[0].str())
+                time.sleep(0.1)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._group.close()
 
     def _offsets(
         self, tps: Iterable[tuple[str, int]], spec: OffsetSpec

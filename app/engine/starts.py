@@ -118,7 +118,8 @@ class Starter:
     def close(self) -> None:
         """Stop the thread."""
         self._cancel.set()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.submit(self._restorer.close)
+        self._thread.shutdown(wait=False)
 
 
 def _start(task: TaskId, store: Store | None, point: StartPoint) -> Start:
