@@ -1,0 +1,202 @@
+"""Runs agents without a broker: topics are lists, state is in memory, time is given.
+
+The same steps, layers, epochs and packing as in a worker; only Kafka, threads and clocks are
+not there. For tests of agents::
+
+    driver = Driver(agents, partitions={"log-events": 2, ...})
+    driver.feed("log-events", [b"..."], partition=1)
+    driver.advance(1_000)
+    driver.rows("window-partials", "requests_per_endpoint")
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import cast
+
+from prometheus_client import CollectorRegistry
+
+from app.engine.batch import Headers, RecordBatch
+from app.engine.cache import RowCache
+from app.engine.counts import Counts
+from app.engine.effects import Output
+from app.engine.epoch import Epoch, TaskId
+from app.engine.filling import Filling
+from app.engine.lanes import Lanes
+from app.engine.metrics import EngineMetrics
+from app.engine.partitioner import partition_for
+from app.engine.spec import AgentSpec, EngineConfig
+from app.engine.steps import run_step
+from app.engine.store import Store
+from app.engine.task import Task
+from app.engine.transaction import pack
+
+RECORD_BYTES_MAX = 2 << 20
+
+
+class ManualClock:
+    """Time that only moves when told. Implements :class:`app.engine.clock.Clock`."""
+
+    def __init__(self, now_ms: int) -> None:
+        self._now_ms = now_ms
+
+    def now_ms(self) -> int:
+        """Epoch milliseconds."""
+        return self._now_ms
+
+    def monotonic(self) -> float:
+        """The same in seconds."""
+        return self._now_ms / 1000
+
+    def advance(self, ms: int) -> None:
+        """Let time pass."""
+        self._now_ms += ms
+
+
+class MemoryStore:
+    """What :class:`app.engine.store.Store` does for a table, in a dict."""
+
+    def __init__(self) -> None:
+        self.rows = RowCache(0)
+        self.families: dict[str, dict[bytes, bytes]] = defaultdict(dict)
+
+    def get(self, family: str, key: bytes) -> bytes | None:
+        """Raw value, or None."""
+        return self.families[family].get(key)
+
+    def range(
+        self, family: str, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Raw rows with ``lo <= key < hi``, at most ``limit``."""
+        keys = sorted(
+            (k for k in self.families[family] if k >= lo and (hi is None or k < hi)),
+            reverse=reverse,
+        )
+        return iter([(key, self.families[family][key]) for key in keys[:limit]])
+
+    def write(self, family: str, changes: Mapping[bytes, bytes | None]) -> None:
+        """Apply changes; None deletes."""
+        for key, value in changes.items():
+            if value is None:
+                self.families[family].pop(key, None)
+            else:
+                self.families[family][key] = value
+
+
+class Driver:
+    """All partitions of some agents. Everything fed is processed before ``feed`` returns."""
+
+    def __init__(
+        self, agents: Iterable[AgentSpec], partitions: Mapping[str, int], now_ms: int = 0
+    ) -> None:
+        self.clock = ManualClock(now_ms)
+        self.topics: dict[str, list[Output]] = defaultdict(list)
+        """Everything produced, by topic, in order."""
+        specs = {spec.topic: spec for spec in agents}
+        self._partitions = partitions
+        self.tasks: dict[TaskId, Task] = {}
+        self._stores: dict[TaskId, MemoryStore] = {}
+        for spec in specs.values():
+            for partition in range(partitions[spec.topic]):
+                self._start(TaskId(spec.topic, partition), spec)
+        config = cast("EngineConfig", _Bounds())
+        metrics = EngineMetrics(CollectorRegistry())
+        self._filling = Filling(config, specs, self.tasks, self.clock, metrics)
+        self._offsets: dict[TaskId, int] = defaultdict(int)
+
+    def _start(self, task_id: TaskId, spec: AgentSpec) -> None:
+        store = self._stores[task_id] = MemoryStore()
+        task = Task(task_id, spec, cast("Store", store) if spec.tables else None)
+        task.start(0, Lanes(), Counts())
+        self.tasks[task_id] = task
+
+    def feed(
+        self,
+        topic: str,
+        values: Sequence[bytes | None],
+        *,
+        partition: int = 0,
+        keys: Sequence[bytes | None] | None = None,
+        headers: Headers = (),
+    ) -> None:
+        """Append records to a partition, ingested now, and run every agent they reach."""
+        if not values:
+            return
+        task_id, count = TaskId(topic, partition), len(values)
+        first = self._offsets[task_id]
+        self._offsets[task_id] = first + count
+        batch = RecordBatch(
+            topic,
+            partition,
+            range(first, first + count),
+            [self.clock.now_ms()] * count,
+            list(keys) if keys is not None else [None] * count,
+            list(values),
+            [headers] * count,
+        )
+        task = self.tasks[task_id]
+        now_ms = self.clock.now_ms()
+        for part, effects in run_step(task.spec.step, batch, task, now_ms, RECORD_BYTES_MAX):
+            self._filling.apply(task, effects, now_ms, part)
+        self._commit()
+
+    def advance(self, ms: int) -> None:
+        """Let time pass, then run every agent's tick once."""
+        self.clock.advance(ms)
+        now_ms = self.clock.now_ms()
+        for task in self.tasks.values():
+            if task.spec.tick is not None:
+                effects = task.spec.tick(task.id.partition, task, now_ms)
+                self._filling.apply(task, effects, now_ms, None)
+        self._commit()
+
+    def _commit(self) -> None:
+        epoch = self._filling.take(None)
+        if epoch is None:
+            return
+        for task_id, commit in epoch.tasks.items():
+            task = self.tasks[task_id]
+            for spec, changes in commit.changes.items():
+                encode = spec.aggregate.encode
+                raw = {k: None if s is None else encode(s) for k, s in changes.items()}
+                self._stores[task_id].write(spec.identity, raw)
+                task.layers[spec.name].settle(raw)
+            task.committed_position, task.committed_counts = commit.position, commit.counts
+        for output in _produced(epoch, self._partitions):
+            self.topics[output.topic].append(output)
+            if any(task.topic == output.topic for task in self.tasks):
+                self._deliver(output)
+
+    def _deliver(self, output: Output) -> None:
+        partition = output.partition
+        if partition is None:
+            partition = partition_for(output.key or b"", self._partitions[output.topic])
+        self.feed(
+            output.topic,
+            [output.value],
+            partition=partition,
+            keys=[output.key],
+            headers=output.headers,
+        )
+
+    def rows(self, topic: str, table: str) -> dict[bytes, object]:
+        """Committed rows of a table over all partitions of its agent's topic."""
+        found: dict[bytes, object] = {}
+        for task_id, task in self.tasks.items():
+            if task_id.topic == topic:
+                found.update(task.table(table).range(b"", None, limit=1_000_000))
+        return found
+
+
+class _Bounds:
+    """The part of :class:`EngineConfig` that filling an epoch looks at."""
+
+    record_bytes_max = RECORD_BYTES_MAX
+
+
+def _produced(epoch: Epoch, partitions: Mapping[str, int]) -> Iterator[Output]:
+    yield from epoch.outputs
+    for part in epoch.partials:
+        for partition, value in pack(part, partitions):
+            yield Output(part.repartition.topic, None, value, partition=partition)
