@@ -1,6 +1,6 @@
 # `make` alone lists the commands. `make run` and `make test` set everything up themselves.
 .DEFAULT_GOAL := help
-.PHONY: help run stop test test-fast test-browser lint bench setup lock clean
+.PHONY: help run stop test test-fast test-browser drill lint bench setup lock clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -43,6 +43,9 @@ test-fast: setup ## Unit tests only, without a broker
 
 test-browser: setup ## The page in a real Chromium
 	$(PY) -m pytest -m browser
+
+drill: setup ## N random fault drills (N=20, SEED=1), each exact or the command fails
+	$(PY) -m tests.faults.campaign $(or $(N),20) --seed $(or $(SEED),1)
 
 lint: setup ## ruff, mypy, import directions
 	$(VENV)/bin/ruff check .

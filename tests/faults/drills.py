@@ -1,60 +1,35 @@
-"""Drills with processes: killed, frozen, asked to go, joined by others. Each is exact or fails."""
+"""Drills with signals: workers killed, frozen, asked to go, joined by others."""
 
 from __future__ import annotations
 
-import random
 import signal
-import time
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-from tests.faults.fleet import Fleet, Member, fleet
-from tests.faults.load import Load
+from tests.faults.fleet import Fleet, Member
+from tests.faults.run import Outcome, drill
 from tests.faults.trap import STEPS
-from tests.faults.verify import check_exact, finish
 from tests.system.harness import committed_windows, total, wait_for
 
 
-@dataclass
-class Outcome:
-    """What a drill that was exact did: its faults, with committed progress when they fell."""
-
-    name: str
-    seed: int
-    faults: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-
 def kill_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
-    """Four kills of two workers within 20 to 80 % with an epoch open, the last with its disk."""
-    draw, outcome = random.Random(seed), Outcome("kill", seed)
-    began = time.monotonic()
-    with fleet(bootstrap, home, names=("a", "b")) as workers:
-        load = Load(workers.cluster, seed=seed, total=40_000).start()
-        try:
-            steps = draw.sample(STEPS, len(STEPS))
-            wiped = draw.randrange(4)
-            for number, step in enumerate(steps):
-                at = 0.22 + 0.14 * number
-                load.limit = at + 0.12
-                wait_for(f"{at:.0%} committed", partial(load.reached, at))
-                victim = workers.members[draw.randrange(2)]
-                share = _killed(workers, victim, step, draw.randint(1, 4), load.total)
-                lost = number == wiped
-                if lost:
-                    victim.wipe()
-                outcome.faults.append(f"{victim.name}@{step} {share:.0%}{' wiped' * lost}")
-                assert 0.2 <= share <= 0.8, outcome.faults
-                victim.start()
-                wait_for(f"{victim.name} is back", workers.shared)
-            finish(load)
-            assert workers.stop() == [0, 0]
-            check_exact(workers.cluster, load)
-        finally:
-            load.close()
-    outcome.seconds = time.monotonic() - began
-    return outcome
+    """Four kills of two workers within 20 to 80 % with an epoch open, one of them with its disk."""
+    with drill("kill", bootstrap, home, seed, total=40_000) as run:
+        workers, load, draw = run.workers, run.load, run.draw
+        steps = draw.sample(STEPS, len(STEPS))
+        wiped = draw.randrange(4)
+        for number, step in enumerate(steps):
+            at = 0.22 + 0.14 * number
+            run.until(at, hold=at + 0.12)
+            victim = workers.members[draw.randrange(2)]
+            share = _killed(workers, victim, step, draw.randint(1, 4), load.total)
+            lost = number == wiped
+            if lost:
+                victim.wipe()
+            run.outcome.faults.append(f"{victim.name}@{step} {share:.0%}{' wiped' * lost}")
+            assert 0.2 <= share <= 0.8, run.outcome.faults
+            victim.start()
+            run.shared()
+    return run.outcome
 
 
 def _killed(workers: Fleet, victim: Member, step: str, nth: int, events: int) -> float:
@@ -67,36 +42,63 @@ def _killed(workers: Fleet, victim: Member, step: str, nth: int, events: int) ->
 
 def zombie_drill(bootstrap: str, home: Path, seed: int, step: str) -> Outcome:
     """A worker freezes at a step (or ``idle``), its partitions move on, it wakes: all is exact."""
-    outcome = Outcome(f"zombie {step}", seed)
-    began = time.monotonic()
-    with fleet(bootstrap, home, names=("a", "b")) as workers:
+    with drill(f"zombie {step}", bootstrap, home, seed) as run:
+        workers, load = run.workers, run.load
         zombie, heir = workers.members
-        load = Load(workers.cluster, seed=seed, total=30_000).start()
-        try:
-            load.limit = 0.4
-            if step == "idle":
-                wait_for("idle", lambda: load.reached(0.4))
-                zombie.signal(signal.SIGSTOP)
-            else:
-                wait_for("30 % committed", lambda: load.reached(0.3))
-                zombie.trap.arm(step, nth=1 + seed % 3, with_signal=signal.SIGSTOP)
-                zombie.sprung()
-            before = workers.committed()
-            outcome.faults.append(f"a@{step} {load.progress():.0%}")
-            load.limit = 0.7
-            wait_for("the heir has committed beyond", lambda: workers.beyond(before))
-            assert workers.owned() is None or len(workers.owned() or ()) == 1
-            zombie.signal(signal.SIGCONT)
-            wait_for("the zombie has rejoined", workers.shared)
-            rejoined = workers.committed()
-            finish(load)
-            assert workers.beyond(rejoined)
-            if step != "idle":
-                assert zombie.logged("epoch not committed"), "the zombie noticed nothing"
-            assert heir.is_ready()
-            assert workers.stop() == [0, 0]
-            check_exact(workers.cluster, load)
-        finally:
-            load.close()
-    outcome.seconds = time.monotonic() - began
-    return outcome
+        load.limit = 0.4
+        if step == "idle":
+            run.until(0.4)
+            zombie.signal(signal.SIGSTOP)
+        else:
+            run.until(0.3)
+            run.freeze(zombie, step)
+        before = workers.committed()
+        run.fault(f"a@{step}")
+        load.limit = 0.7
+        wait_for("the heir has committed beyond", lambda: workers.beyond(before))
+        assert workers.owned() is None or len(workers.owned() or ()) == 1
+        zombie.signal(signal.SIGCONT)
+        run.shared()
+        rejoined = workers.committed()
+        run.finish()
+        assert workers.beyond(rejoined)
+        if step != "idle":
+            assert zombie.logged("epoch not committed"), "the zombie noticed nothing"
+        assert heir.is_ready()
+    return run.outcome
+
+
+def join_and_leave_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
+    """A second worker joins under load; then one goes, and the other too: both come back."""
+    with drill("join and leave", bootstrap, home, seed, names=("a",)) as run:
+        run.until(0.1 + 0.1 * run.draw.random())
+        first = run.workers.members[0]
+        run.fault("b joins")
+        second = run.workers.add("b")
+        run.load.limit = 0.6
+        run.shared()
+        run.until(0.4, hold=0.8)
+        leaving, staying = run.draw.sample([first, second], 2)
+        run.fault(f"{leaving.name} leaves")
+        run.terminate(leaving)
+        run.until(0.7, hold=0.95)
+        run.fault(f"{staying.name} leaves")
+        run.terminate(staying)
+        leaving.start()
+        staying.start()
+        run.shared()
+    return run.outcome
+
+
+def rolling_restart_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
+    """Three workers are restarted one after the other under load."""
+    with drill("rolling restart", bootstrap, home, seed, names=("a", "b", "c")) as run:
+        members = run.draw.sample(run.workers.members, 3)
+        for number, member in enumerate(members):
+            at = 0.15 + 0.25 * number
+            run.until(at, hold=at + 0.25)
+            run.fault(f"{member.name} restarts")
+            run.terminate(member)
+            member.start()
+            run.shared()
+    return run.outcome

@@ -7,8 +7,8 @@ import shutil
 import signal
 import socket
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import confluent_kafka as ck
@@ -20,6 +20,8 @@ from tests.system.harness import Cluster, Worker, wait_for
 
 TOPICS = (APPLICATION_LOGS, LOG_EVENTS, WINDOW_PARTIALS)
 LOG_LINES = 80
+SESSION_TIMEOUT_MS = 3_000
+"""Short, so that take-over is quick; a heartbeat each 0.6 s leaves room on a busy machine."""
 
 
 def free_port() -> int:
@@ -39,6 +41,7 @@ class Member:
     port: int
     trap: Trap
     worker: Worker
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def home(self) -> Path:
@@ -46,7 +49,7 @@ class Member:
 
     def start(self) -> None:
         """Start the process (again)."""
-        self.worker = start_worker(self.cluster, self.name, self.port, self.trap)
+        self.worker = start_worker(self.cluster, self.name, self.port, self.trap, self.environment)
 
     def ready(self, timeout_s: float = 60.0) -> None:
         """Wait until /ready answers 200."""
@@ -78,28 +81,39 @@ def home_of(cluster: Cluster, name: str) -> Path:
     return cluster.home / name
 
 
-def start_worker(cluster: Cluster, name: str, port: int, trap: Trap) -> Worker:
+def start_worker(
+    cluster: Cluster, name: str, port: int, trap: Trap, environment: Mapping[str, str]
+) -> Worker:
     home = home_of(cluster, name)
     home.mkdir(parents=True, exist_ok=True)
-    extra = {"HEADRACE_HOME": str(home), FOLDER: str(trap.folder)}
+    extra = {"HEADRACE_HOME": str(home), FOLDER: str(trap.folder), **environment}
     return cluster.worker(port, entry=("-m", "tests.faults.worker_entry"), **extra)
 
 
 class Fleet:
     """The workers of a cluster and the consumer group they form."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, environment: Mapping[str, str]) -> None:
         self.cluster = cluster
+        self.environment = environment
         self.members: list[Member] = []
-        self._admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
+        self._admin = AdminClient(
+            {
+                "bootstrap.servers": cluster.bootstrap,
+                "log_level": 0,
+                # Else it asks the coordinator of before the broker's restart for ever.
+                "metadata.recovery.strategy": "none",
+            }
+        )
         self._group = f"{cluster.namespace}.headrace"
 
     def add(self, name: str) -> Member:
         """Start one more worker."""
         port, trap = free_port(), Trap(self.cluster.home / f"trap-{name}")
-        worker = start_worker(self.cluster, name, port, trap)
-        self.members.append(Member(self.cluster, name, port, trap, worker))
-        return self.members[-1]
+        worker = start_worker(self.cluster, name, port, trap, self.environment)
+        member = Member(self.cluster, name, port, trap, worker, self.environment)
+        self.members.append(member)
+        return member
 
     def owned(self) -> list[int] | None:
         """Partitions per member of a stable group, fewest first; None while it rebalances."""
@@ -156,13 +170,21 @@ class Fleet:
 
 @contextlib.contextmanager
 def fleet(
-    bootstrap: str, home: Path, *, session_timeout_ms: int = 6_000, names: tuple[str, ...] = ()
+    bootstrap: str,
+    home: Path,
+    *,
+    session_timeout_ms: int = SESSION_TIMEOUT_MS,
+    names: tuple[str, ...] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Fleet]:
-    """A cluster in a namespace of its own; workers never outlive it, and a failure shows logs."""
+    """A cluster in a namespace of its own; workers never outlive it, and a failure shows logs.
+
+    ``environment`` goes to every worker, over what the cluster gives it.
+    """
     cluster = Cluster(
         bootstrap, f"f-{uuid.uuid4().hex[:10]}", home, session_timeout_ms=session_timeout_ms
     )
-    workers = Fleet(cluster)
+    workers = Fleet(cluster, environment or {})
     try:
         for name in names:
             workers.add(name)

@@ -7,6 +7,7 @@ import threading
 import time
 
 import confluent_kafka as ck
+import msgspec
 
 from agents.topics import APPLICATION_LOGS, LOG_EVENTS, WINDOW_PARTIALS
 from agents.windows.repartition import decode_partial
@@ -45,14 +46,21 @@ class CommittedCount:
         """The count now; waits up to 20 ms for more."""
         for message in self._consumer.consume(2_000, 0.02):
             if message.error() is None:
-                for raw in decode_chunk(message.value() or b"").partials:
-                    (name, _, _), stats = decode_partial(raw)
-                    self.count += stats.count if name == WINDOW else 0
+                self.count += _counted(message.value() or b"")
         return self.count
 
     def close(self) -> None:
         """Leave the topic."""
         self._consumer.close()
+
+
+def _counted(raw: bytes) -> int:
+    """Events that a record of partials speaks of; none, if it is garbage."""
+    try:
+        partials = [decode_partial(part) for part in decode_chunk(raw).partials]
+    except (ValueError, msgspec.MsgspecError, RecursionError):
+        return 0
+    return sum(stats.count for (name, _, _), stats in partials if name == WINDOW)
 
 
 class Load:
@@ -64,6 +72,7 @@ class Load:
     """
 
     def __init__(self, cluster: Cluster, *, seed: int, total: int, rate: int = 4_000) -> None:
+        self.cluster = cluster
         self.total = total
         self.rate = rate
         self.limit = 1.0

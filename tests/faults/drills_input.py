@@ -1,0 +1,134 @@
+"""Drills of what arrives: garbage, and transactions of others that never commit."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka as ck
+
+from agents.topics import APPLICATION_LOGS, LATE_EVENTS, LOG_EVENTS
+from tests.faults.fleet import fleet
+from tests.faults.garbage import READ_TOPICS, GarbageFeeder, garbage
+from tests.faults.load import START_MS, CommittedCount
+from tests.faults.run import Outcome
+from tests.faults.verify import await_windows, check_windows, dead_coordinates
+from tests.system.harness import Cluster, Feeder, Reference, events, read_topic, wait_for
+
+CHUNK = 60
+RATE = 200
+"""Event time per event is so slow, and the events so few, that none can be late."""
+
+
+def _chunks(seed: int, count: int) -> Iterator[list[dict[str, Any]]]:
+    made = events(seed, CHUNK * count, keys=20, start_ms=START_MS + 40_000, rate=RATE)
+    return iter(lambda: list(itertools.islice(made, CHUNK)), [])
+
+
+def _await_count(counter: CommittedCount, wanted: int) -> None:
+    wait_for(f"{wanted} events committed", lambda: counter.poll() >= wanted or None, 60)
+
+
+def garbage_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
+    """Every kind of garbage into every topic that is read, between valid events."""
+    outcome, began = Outcome("garbage", seed), time.monotonic()
+    draw = random.Random(seed)
+    with fleet(bootstrap, home, names=("a",)) as workers:
+        cluster, (worker,) = workers.cluster, workers.members
+        kinds = [(odd, topic) for odd in garbage(seed) for topic in READ_TOPICS]
+        draw.shuffle(kinds)
+        reference, feeder, dirt = Reference(), Feeder(cluster), GarbageFeeder(cluster)
+        counter = CommittedCount(cluster)
+        try:
+            for (odd, topic), chunk in zip(kinds, _chunks(seed, len(kinds)), strict=True):
+                feeder.send(chunk, reference, draw.choice((APPLICATION_LOGS, LOG_EVENTS)))
+                dirt.send(odd, topic, draw.randrange(cluster.partitions))
+                feeder.flush()
+                assert worker.worker.process.poll() is None, f"{odd.name} on {topic} ended it"
+            outcome.faults.append(f"{len(kinds)} garbage records")
+            _await_count(counter, CHUNK * len(kinds))
+            await_windows(cluster, CHUNK * len(kinds))
+            wait_for("all garbage is dead-lettered", partial(_all_dead, cluster, dirt), 60)
+        finally:
+            counter.close()
+        assert workers.stop() == [0]
+        check_windows(cluster, reference, CHUNK * len(kinds))
+        dead = dead_coordinates(cluster)
+        wrong = {dirt.names.get(at, "a valid event"): n for at, n in (dead - dirt.written).items()}
+        assert dead == dirt.written, f"dead letters that should not be: {wrong}"
+        assert not read_topic(cluster, LATE_EVENTS)
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def _all_dead(cluster: Cluster, dirt: GarbageFeeder) -> bool | None:
+    return dead_coordinates(cluster).keys() >= dirt.written.keys() or None
+
+
+def foreign_transactions_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
+    """Foreign producers abort, commit, or die within a transaction: what is committed counts."""
+    outcome, began = Outcome("foreign transactions", seed), time.monotonic()
+    draw = random.Random(seed)
+    fates = [*("abort", "commit") * 10, "die"]
+    draw.shuffle(fates)
+    with fleet(bootstrap, home, names=("a",)) as workers:
+        cluster = workers.cluster
+        reference, feeder, counter = Reference(), Feeder(cluster), CommittedCount(cluster)
+        producer, dying = _transactional(cluster, "one"), _transactional(cluster, "two")
+        counted = 0
+        try:
+            for number, chunk in enumerate(_chunks(seed, 2 * len(fates))):
+                fate = fates[number // 2]
+                if number % 2 == 0 or fate == "commit":
+                    counted += len(chunk)
+                if number % 2 == 0:
+                    feeder.send(chunk, reference)
+                    feeder.flush()
+                    continue
+                _in_transaction(dying if fate == "die" else producer, cluster, chunk, fate)
+                if fate == "commit":
+                    for event in chunk:
+                        reference.add(event)
+                outcome.faults.append(fate)
+            _await_count(counter, counted)
+            await_windows(cluster, counted)
+        finally:
+            counter.close()
+        assert workers.stop() == [0]
+        check_windows(cluster, reference, counted)
+        assert not dead_coordinates(cluster)
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def _transactional(cluster: Cluster, name: str) -> ck.Producer:
+    producer = ck.Producer(
+        {
+            "bootstrap.servers": cluster.bootstrap,
+            "transactional.id": f"{cluster.namespace}-foreign-{name}",
+            # What the dying one leaves open holds every reader back for so long.
+            "transaction.timeout.ms": 3_000,
+        }
+    )
+    producer.init_transactions(30)
+    return producer
+
+
+def _in_transaction(
+    producer: ck.Producer, cluster: Cluster, chunk: list[dict[str, Any]], fate: str
+) -> None:
+    producer.begin_transaction()
+    for event in chunk:
+        value = json.dumps(event).encode()
+        producer.produce(cluster.topic(LOG_EVENTS), value, event["service"].encode())
+    assert producer.flush(30) == 0
+    if fate == "abort":
+        producer.abort_transaction(30)
+    elif fate == "commit":
+        producer.commit_transaction(30)
