@@ -15,6 +15,7 @@ import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient
 
 from agents.topics import APPLICATION_LOGS, LOG_EVENTS, WINDOW_PARTIALS
+from app.engine.offsets import GroupOffsets
 from tests.faults.trap import FOLDER, Plan, Trap
 from tests.system.harness import Cluster, Worker, wait_for
 
@@ -106,6 +107,7 @@ class Fleet:
             }
         )
         self._group = f"{cluster.namespace}.headrace"
+        self._offsets = GroupOffsets(cluster.bootstrap, self._group, "fleet")
 
     def add(self, name: str) -> Member:
         """Start one more worker."""
@@ -136,20 +138,15 @@ class Fleet:
 
     def committed(self) -> dict[tuple[str, int], int]:
         """Committed offset of each partition that has one."""
-        request = ck.ConsumerGroupTopicPartitions(
-            self._group,
+        found = self._offsets.committed(
             [
-                ck.TopicPartition(self.cluster.topic(topic), partition)
+                (self.cluster.topic(topic), partition)
                 for topic in TOPICS
                 for partition in range(self.cluster.partitions)
             ],
+            10,
         )
-        found = self._admin.list_consumer_group_offsets([request], request_timeout=10)
-        return {
-            (tp.topic, tp.partition): tp.offset
-            for tp in found[self._group].result().topic_partitions
-            if tp.offset >= 0
-        }
+        return {tp: at.offset for tp, at in found.items() if at.offset >= 0}
 
     def beyond(self, before: dict[tuple[str, int], int]) -> bool | None:
         """True once every partition has been committed past where it stood, or None."""
