@@ -13,6 +13,7 @@ from tests.faults.trap import STEPS
 from tests.system.harness import wait_for
 
 NOT_COMMITTED = "epoch not committed"
+CUT_OFF = "Unable to update metadata"
 DELAY_S = 0.02
 
 
@@ -62,21 +63,26 @@ def connection_drill(broker: OwnBroker, home: Path, seed: int) -> Outcome:
             run.until(0.15)
             proxy.delay_s = DELAY_S
             run.fault("slow")
-            run.until(0.3)
+            run.until(0.25)
             proxy.delay_s = 0.0
+            run.load.limit = 0.8
             for step in run.draw.sample(STEPS, 3):
                 member = run.draw.choice(run.workers.members)
                 run.freeze(member, step)
                 proxy.cut()
                 run.fault(f"cut {member.name}@{step}")
                 member.signal(signal.SIGCONT)
-                run.until(run.load.progress() + 0.1)
+                run.until(run.load.progress() + 0.08)
             assert proxy.cuts > cuts_before, "no connection was there to be cut"
+            run.load.limit = 0.95
+            member = run.draw.choice(run.workers.members)
+            run.freeze(member, "produced")
             proxy.refuses = True
             proxy.cut()
-            run.fault("refused")
-            for member in run.workers.members:
-                wait_for(f"{member.name} gives up", partial(member.logged, NOT_COMMITTED))
+            run.fault(f"refused {member.name}@produced")
+            member.signal(signal.SIGCONT)
+            for each in run.workers.members:
+                wait_for(f"{each.name} is cut off", partial(each.logged, CUT_OFF))
         finally:
             proxy.refuses, proxy.delay_s = False, 0.0
         run.shared()
