@@ -67,6 +67,7 @@ class Engine:
         self._filling = Filling(config, self.specs, self.tasks, clock, metrics)
         self._failures = 0
         self._starting: asyncio.Task[None] | None = None
+        self._closed = False
 
     # -- batches ---------------------------------------------------------------------------
 
@@ -203,6 +204,8 @@ class Engine:
         """Own these partitions from now on; they run once restored. Revoke comes first."""
         await self.revoke()
         await self.standbys.keep(standby_ids)
+        if self._closed:
+            return  # asked to stop meanwhile: what was assigned now goes to others
         self.membership = membership
         self._metrics.rebalances.inc()
         for task_id in task_ids:
@@ -225,6 +228,8 @@ class Engine:
             task.stop()
 
     def _begin(self, after_s: float) -> None:
+        if self._closed:
+            return
         if self._starting is not None:
             self._starting.cancel()
         self._starting = asyncio.create_task(self._start_at_last(after_s))
@@ -287,6 +292,7 @@ class Engine:
 
     async def close(self) -> None:
         """Commit what is done and release everything."""
+        self._closed = True
         await self.revoke()
         await self.standbys.close()
         self.starter.close()

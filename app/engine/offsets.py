@@ -23,6 +23,7 @@ class GroupOffsets:
                 "group.id": group,
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
+                "metadata.recovery.strategy": "none",
             }
         )
 

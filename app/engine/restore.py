@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 BATCH = 5_000
 _REQUEST_S = 10.0
+_ANSWER_S = _REQUEST_S + 5.0
+"""librdkafka does not keep to the timeout of every request."""
 _STABLE_S = 2.0
 
 
@@ -71,7 +73,11 @@ class Restorer:
         common: dict[str, str | int | float | bool] = {
             "bootstrap.servers": config.bootstrap,
             "client.id": f"{config.worker}-restore",
+            # Once every broker is down, librdkafka would forget all it knows of the cluster,
+            # and a question under way then waits for ever, whatever its timeout.
+            "metadata.recovery.strategy": "none",
         }
+        self._common = common
         self._admin = AdminClient(common)
         self._group = GroupOffsets(config.bootstrap, config.group, f"{config.worker}-offsets")
         self._consumer_config = {
@@ -142,9 +148,15 @@ class Restorer:
             request_timeout=_REQUEST_S,
         )
         try:
-            return {(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
-        except ck.KafkaException as exc:
-            raise RestoreError(f"the broker did not tell offsets: {exc.args[0].str()}") from exc
+            return {
+                (tp.topic, tp.partition): future.result(_ANSWER_S).offset
+                for tp, future in futures.items()
+            }
+        except (ck.KafkaException, TimeoutError) as exc:
+            # A client keeps asking under the leader epoch it knows, and a restarted broker
+            # has another: only a new client asks anew.
+            self._admin = AdminClient(self._common)
+            raise RestoreError(f"the broker did not tell offsets: {exc}") from exc
 
     def catch_up(
         self,

@@ -80,6 +80,7 @@ class Tail:
         common: dict[str, str | int | float | bool] = {
             "bootstrap.servers": config.bootstrap,
             "client.id": f"{config.worker}-standby",
+            "metadata.recovery.strategy": "none",
         }
         self._client_config = common
         self._consumer_config = {
@@ -152,7 +153,7 @@ class Tail:
         ends = self._ends(tasks, ck.IsolationLevel.READ_UNCOMMITTED)
         for task in tasks:
             standby = self._standbys[task]
-            end = _offset(ends, standby)
+            end = self._offset(ends, standby)
             if standby.position > end:
                 logger.warning(
                     "%s is ahead of its changelog (%d > %d): rebuilt",
@@ -204,7 +205,7 @@ class Tail:
             self._look = None
             for standby in self._standbys.values():
                 try:
-                    standby.end = _offset(look.ends, standby)
+                    standby.end = self._offset(look.ends, standby)
                 except RestoreError as exc:
                     logger.debug("%s", exc)
                     continue
@@ -220,14 +221,18 @@ class Tail:
             wanted, isolation_level=isolation, request_timeout=_REQUEST_S
         )
 
+    def _offset(self, ends: _Ends, standby: Standby) -> int:
+        """End of the standby's changelog; waits for the answer."""
+        try:
+            return int(ends[ck.TopicPartition(*_tp(standby))].result(_REQUEST_S).offset)
+        except (ck.KafkaException, TimeoutError) as exc:
+            # A client keeps asking under the leader epoch it knows, and a restarted broker
+            # has another: only a new client asks anew.
+            self._admin = None
+            raise RestoreError(
+                f"the broker did not tell the end of {_tp(standby)}: {exc}"
+            ) from exc
+
 
 def _tp(standby: Standby) -> _TopicPartition:
     return standby.topic, standby.id.partition
-
-
-def _offset(ends: _Ends, standby: Standby) -> int:
-    """End of the standby's changelog; waits for the answer."""
-    try:
-        return int(ends[ck.TopicPartition(*_tp(standby))].result(_REQUEST_S).offset)
-    except (ck.KafkaException, TimeoutError) as exc:
-        raise RestoreError(f"the broker did not tell the end of {_tp(standby)}: {exc}") from exc

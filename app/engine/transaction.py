@@ -83,6 +83,9 @@ def producer_config(config: EngineConfig) -> dict[str, str | int | float | bool]
         "queue.buffering.max.messages": 1_000_000,
         "queue.buffering.max.kbytes": 262_144,
         "message.max.bytes": 8 << 20,
+        # Once every broker is down, librdkafka would forget all it knows of the cluster; a
+        # send_offsets_to_transaction under way then waits for ever, whatever its timeout.
+        "metadata.recovery.strategy": "none",
         "statistics.interval.ms": 0,
     }
 
