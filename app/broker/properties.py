@@ -12,7 +12,7 @@ from pathlib import Path
 MESSAGE_BYTES_MAX = 2 << 20
 """Largest record batch: an event of 1 MiB fits with its envelope."""
 
-SESSION_TIMEOUT_MS = 4_000
+SESSION_TIMEOUT_MS = 1_500
 """How long the controller takes a killed broker for alive; its restart waits this long."""
 
 PARTITION_BYTES_MAX = 1 << 30
@@ -100,7 +100,7 @@ def server_properties(layout: Layout, ports: Ports) -> str:
         "auto.create.topics.enable": "false",
         "num.network.threads": 2,
         "num.io.threads": 4,
-        "broker.heartbeat.interval.ms": 500,
+        "broker.heartbeat.interval.ms": 300,
         "broker.session.timeout.ms": SESSION_TIMEOUT_MS,
         "message.max.bytes": MESSAGE_BYTES_MAX,
         "log.retention.ms": 7 * 24 * 3_600_000,
@@ -115,7 +115,9 @@ def server_properties(layout: Layout, ports: Ports) -> str:
         "transaction.state.log.replication.factor": 1,
         "transaction.state.log.min.isr": 1,
         # A dead worker's open transaction holds back its successor until this scan ends it.
-        "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1_000,
+        # Longer than the session: a transaction aborted while a killed broker still counts as
+        # alive would never get its markers, and hold its partitions for ever.
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": 2_000,
         "group.initial.rebalance.delay.ms": 0,
         "group.min.session.timeout.ms": 1_000,
     }

@@ -89,8 +89,11 @@ def _checked(effects: Effects, batch: RecordBatch, record_bytes_max: int) -> Eff
         raise StepContractError("a reject or a late record is not in the batch")
     room = record_bytes_max - OUTPUT_FRAMING_BYTES
     for output in effects.outputs:
-        if output.value is not None and len(output.value) > room:
+        size = len(output.value) if output.value is not None else 0
+        if output.headers:
+            size += sum(len(name) + len(raw or b"") for name, raw in output.headers)
+        if size > room:
             raise StepContractError(
-                f"an output of {len(output.value)} bytes for {output.topic}, which takes {room}"
+                f"an output of {size} bytes for {output.topic}, which takes {room}"
             )
     return effects

@@ -32,7 +32,7 @@ def test_every_listener_is_on_loopback_and_topics_are_not_created_by_accident():
     assert settings["listeners"] == "PLAINTEXT://127.0.0.1:20000,CONTROLLER://127.0.0.1:20001"
     assert settings["advertised.listeners"] == "PLAINTEXT://127.0.0.1:20000"
     assert settings["auto.create.topics.enable"] == "false"
-    assert settings["transaction.abort.timed.out.transaction.cleanup.interval.ms"] == "1000"
+    assert settings["transaction.abort.timed.out.transaction.cleanup.interval.ms"] == "2000"
     assert settings["group.initial.rebalance.delay.ms"] == "0"
 
 
