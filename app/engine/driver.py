@@ -26,11 +26,11 @@ from app.engine.filling import Filling
 from app.engine.lanes import Lanes
 from app.engine.metrics import EngineMetrics
 from app.engine.partitioner import partition_for
+from app.engine.producing import pack
 from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.steps import run_step
 from app.engine.store import Store
 from app.engine.task import Task
-from app.engine.transaction import pack
 
 RECORD_BYTES_MAX = 2 << 20
 

@@ -229,9 +229,7 @@ class Tail:
             # A client keeps asking under the leader epoch it knows, and a restarted broker
             # has another: only a new client asks anew.
             self._admin = None
-            raise RestoreError(
-                f"the broker did not tell the end of {_tp(standby)}: {exc}"
-            ) from exc
+            raise RestoreError(f"the broker did not tell the end of {_tp(standby)}: {exc}") from exc
 
 
 def _tp(standby: Standby) -> _TopicPartition:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engine import transaction
+from app.engine import producing
 from app.engine.chunks import Chunk, LaneMark, decode_chunk
 from app.engine.epoch import Partials, TaskId
-from app.engine.transaction import pack
+from app.engine.producing import pack
 from tests.engine.rig import REPARTITION, partition_of
 
 _MARKS = {"": LaneMark(5, 4, idle=False)}
@@ -52,7 +52,7 @@ def test_a_broadcast_reaches_every_destination_and_silence_none(
 def test_a_chunk_is_split_at_its_bound_and_the_split_loses_nothing(
     monkeypatch: pytest.MonkeyPatch, broadcast: bool
 ) -> None:
-    monkeypatch.setattr(transaction, "CHUNK_BYTES_MAX", 40)
+    monkeypatch.setattr(producing, "CHUNK_BYTES_MAX", 40)
     values = {f"key-{i:04}": i for i in range(50)}
     chunks = packed(values, 3, broadcast=broadcast)
     assert all(sum(map(len, chunk.partials)) <= 40 for _, chunk in chunks)
@@ -62,7 +62,7 @@ def test_a_chunk_is_split_at_its_bound_and_the_split_loses_nothing(
 
 
 def test_a_partial_larger_than_a_chunk_travels_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transaction, "CHUNK_BYTES_MAX", 10)
+    monkeypatch.setattr(producing, "CHUNK_BYTES_MAX", 10)
     large = "x" * 30
     chunks = packed({"a": 1, large: 2, "b": 3}, 1, broadcast=True)
     assert [chunk.partials for _, chunk in chunks] == [
