@@ -9,12 +9,16 @@ records before the position.
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
 from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.memory_records import MemoryRecords
 
 from app.engine.batch import Headers
 
@@ -63,7 +67,7 @@ def column_chunks(fetched: Any) -> Iterator[Columns]:
             raise CorruptRecordException(f"Invalid CRC - {fetched._tp}")  # noqa: SLF001
         aborted = _aborted(fetched, batch)
         if not (aborted or batch.is_control_batch):
-            records = list(batch)
+            records = _records(fetched, batch)
             if records and records[0].offset < fetched.next_fetch_offset:
                 records = [r for r in records if r.offset >= fetched.next_fetch_offset]
             chunk.add(records)
@@ -73,6 +77,48 @@ def column_chunks(fetched: Any) -> Iterator[Columns]:
             chunk = Columns()
     if len(chunk):
         yield chunk
+
+
+def _records(fetched: Any, batch: Any) -> list[Any]:
+    try:
+        return list(batch)
+    except UnicodeDecodeError:
+        # A header's name is no UTF-8: the broker admits it, aiokafka's reader does not.
+        return lenient_records(fetched._records.raw, batch.base_offset)  # noqa: SLF001
+
+
+def lenient_records(raw: bytes, base_offset: int) -> list[Any]:
+    """Records of one Kafka batch in a fetched buffer, bad bytes in header names replaced."""
+    at = 0
+    while struct.unpack_from(">q", raw, at)[0] != base_offset:
+        at += 12 + struct.unpack_from(">i", raw, at + 8)[0]
+    size = 12 + struct.unpack_from(">i", raw, at + 8)[0]
+    batch = _DefaultRecordBatchPy(raw[at : at + size])
+    iter(batch)
+    batch._buffer = _LenientBytes(batch._buffer)  # noqa: SLF001 - decompressed by iter
+    return list(batch)
+
+
+class _LenientBytes(bytearray):
+    """A buffer whose parts decode whatever they hold."""
+
+    def __getitem__(self, index: Any) -> Any:
+        part = super().__getitem__(index)
+        return _LenientBytes(part) if isinstance(index, slice) else part
+
+    def decode(self, encoding: str = "utf-8", errors: str = "replace") -> str:  # noqa: ARG002
+        return super().decode(encoding, "replace")
+
+
+class KeptRecords:
+    """aiokafka's fetched buffer, with its bytes at hand."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        inner = MemoryRecords(raw)
+        self.has_next = inner.has_next
+        self.next_batch = inner.next_batch
+        self.size_in_bytes = inner.size_in_bytes
 
 
 def _aborted(fetched: Any, batch: Any) -> bool:
@@ -100,3 +146,4 @@ def read_columns(fetcher: Any) -> None:
     """Make an aiokafka ``Fetcher`` hand out :class:`Columns`; ``max_records`` counts chunks."""
     if not isinstance(fetcher._records, ColumnResults):  # noqa: SLF001
         fetcher._records = ColumnResults(fetcher._records)  # noqa: SLF001
+        aiokafka_fetcher.MemoryRecords = KeptRecords

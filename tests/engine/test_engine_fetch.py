@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 
 import confluent_kafka as ck
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from app.engine.faust_fetch import Columns, read_columns
+from app.engine.faust_fetch import Columns, lenient_records, read_columns
 
 pytestmark = pytest.mark.broker
 
@@ -92,6 +96,50 @@ async def test_aborted_records_and_markers_are_left_out(
     assert found.keys[:3] == [b"k0", b"k1", b"k2"]
     assert [list(h) for h in found.headers[:2]] == [[("h", b"0")], [("h", b"1")]]
     assert all(stamp > 0 for stamp in found.timestamps)
+
+
+def batch_with_bad_header(base_offset: int, compression: int) -> bytes:
+    """A Kafka batch of two records, the first with a header name that is no UTF-8."""
+    builder = DefaultRecordBatchBuilder(2, compression, False, -1, -1, -1, 1 << 20)
+    builder.append(0, 1_000, b"k0", b"first", [("AAAA", b"x")])
+    builder.append(1, 1_000, None, b"second", [("good", None)])
+    raw = bytearray(builder.build())
+    at = raw.index(b"AAAA")
+    raw[at : at + 4] = b"\xff\xfeA\xfd"
+    struct.pack_into(">q", raw, 0, base_offset)
+    struct.pack_into(">I", raw, 17, calc_crc32c(bytes(raw[21:])))
+    return bytes(raw)
+
+
+def test_a_header_name_that_is_no_utf8_costs_no_record() -> None:
+    raw = batch_with_bad_header(7, 0) + batch_with_bad_header(9, 0)
+    found = lenient_records(raw, 9)
+    assert [(r.offset, r.key, r.value) for r in found] == [
+        (9, b"k0", b"first"),
+        (10, None, b"second"),
+    ]
+    assert found[0].headers == [("\ufffd\ufffdA\ufffd", b"x")]
+    assert found[1].headers == [("good", None)]
+
+
+async def test_such_a_record_is_read_from_a_real_topic(
+    topic: str, consumer: AIOKafkaConsumer
+) -> None:
+    tp = TopicPartition(topic, 0)
+    consumer.assign([tp])
+    request = ProduceRequest(
+        required_acks=-1,
+        timeout=10_000,
+        topics=[(topic, [(0, batch_with_bad_header(0, 0))])],
+        transactional_id=None,
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        await consumer._client.force_metadata_update()
+        node = consumer._client.cluster.leader_for_partition(tp)
+        await consumer._client.send(node, request)
+    found = await columns_until(consumer, tp, b"second")
+    assert found.values == [b"first", b"second"]
+    assert found.offsets == [0, 1]
 
 
 async def test_a_seek_into_a_batch_starts_at_that_record(
