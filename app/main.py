@@ -8,6 +8,7 @@ broker, topics, engine, web.
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 
 from agents.log_events.agent import log_events_agent
@@ -23,7 +24,7 @@ from app.engine.transaction import AtLeastOnceWriter, Probe, TransactionalWriter
 from app.kafka import Kafka, connect
 from app.serving import PlainWeb, collectors, ingest_producer, install_web
 from app.settings import CONFIG_DIR, Settings, SettingsError, load_settings
-from app.slots import Slot, take_slot, web_port
+from app.slots import Slot, take_slot, web_socket
 from app.worker import PreparedWorker
 from tables.windows.spec import WindowSpec, WindowSpecError, load_windows
 from web.gateway.producer import IngestProducer
@@ -56,6 +57,7 @@ class Headrace(EngineApp):
         self.windows = windows
         self.clock = SystemClock()
         self._probe = probe
+        self.web_socket: socket.socket | None = None
         self._ingest: IngestProducer | None = None
         self._collects = False
         self.specs: tuple[AgentSpec, ...] = (
@@ -73,7 +75,8 @@ class Headrace(EngineApp):
         """Make everything ready that the worker needs before it starts. Blocks."""
         settings = self.settings
         slot = take_slot(settings.home)
-        self.serve_on(web_port(settings.web_bind, settings.web_port))
+        self.web_socket = web_socket(settings.web_bind, settings.web_port)
+        self.serve_on(self.web_socket.getsockname()[1])
         self.conf.datadir = slot.folder
         kafka = connect(settings, progress=logger.info)
         self.use_broker(kafka.bootstrap)

@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from aiohttp.web_runner import BaseSite, SockSite
 from faust.web.drivers.aiohttp import Web
 from prometheus_client import REGISTRY
 
@@ -38,6 +39,15 @@ class PlainWeb(Web):
     production_blueprints = ()
     debug_blueprints = ()
     optional_blueprints = ()
+
+    app: Headrace
+
+    def _new_transport_tcp(self) -> BaseSite:
+        # The port was taken before anything started; here its socket is handed over.
+        listening = self.app.web_socket
+        return (
+            super()._new_transport_tcp() if listening is None else SockSite(self._runner, listening)
+        )
 
 
 class CollectorSink:

@@ -7,6 +7,7 @@ so the transaction a killed worker left open is ended by whoever takes the slot 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 
 SLOTS_MAX = 64
 WEB_PORT = 6066
+BACKLOG = 128
 
 
 class StartUpError(Exception):
@@ -73,22 +75,30 @@ def _worker_id(path: Path) -> str:
     return made
 
 
-def web_port(bind: str, wanted: int | None) -> int:
-    """The wanted port if it is free; without a wish, the first free one from 6066 on."""
+def web_socket(bind: str, wanted: int | None) -> socket.socket:
+    """A listening socket on the wanted port; without a wish, on the first free one from 6066 on.
+
+    It listens at once: a port that is only looked at could go to a worker started beside.
+    """
     candidates = [wanted] if wanted is not None else range(WEB_PORT, WEB_PORT + SLOTS_MAX)
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
     for port in candidates:
-        family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((bind, port))
-            except PermissionError as exc:
-                raise StartUpError(
-                    f"web port {port} needs privileges; set HEADRACE_WEB_PORT"
-                ) from exc
-            except OSError:
+        taken = socket.socket(family, socket.SOCK_STREAM)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind((bind, port))
+            taken.listen(BACKLOG)
+        except PermissionError as exc:
+            taken.close()
+            raise StartUpError(f"web port {port} needs privileges; set HEADRACE_WEB_PORT") from exc
+        except OSError as exc:
+            taken.close()
+            if exc.errno == errno.EADDRINUSE:
                 continue
-            return port
+            raise StartUpError(
+                f"cannot listen on {bind}:{port}: {exc.strerror}; set HEADRACE_WEB_BIND"
+            ) from exc
+        return taken
     if wanted is not None:
         raise StartUpError(
             f"web port {wanted} on {bind} is taken; stop what uses it or set HEADRACE_WEB_PORT"
