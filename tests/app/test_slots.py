@@ -17,7 +17,9 @@ def test_a_port_is_held_from_the_moment_it_is_found() -> None:
 
 
 def test_an_address_of_another_machine_is_one_clear_sentence() -> None:
-    with pytest.raises(StartUpError, match=r"cannot listen on 192\.0\.2\.1:6066: .*HEADRACE_WEB_BIND"):
+    with pytest.raises(
+        StartUpError, match=r"cannot listen on 192\.0\.2\.1:6066: .*HEADRACE_WEB_BIND"
+    ):
         web_socket("192.0.2.1", 6066)
 
 
