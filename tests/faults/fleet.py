@@ -15,7 +15,6 @@ import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient
 
 from agents.topics import APPLICATION_LOGS, LOG_EVENTS, WINDOW_PARTIALS
-from app.engine.offsets import GroupOffsets
 from tests.faults.trap import FOLDER, Plan, Trap
 from tests.system.harness import Cluster, Worker, wait_for
 
@@ -107,7 +106,17 @@ class Fleet:
             }
         )
         self._group = f"{cluster.namespace}.headrace"
-        self._offsets = GroupOffsets(cluster.bootstrap, self._group, "fleet")
+        # A consumer that never joins; read_uncommitted answers at once, whatever is pending.
+        self._group_offsets = ck.Consumer(
+            {
+                "bootstrap.servers": cluster.bootstrap,
+                "group.id": self._group,
+                "isolation.level": "read_uncommitted",
+                "enable.auto.commit": False,
+                "metadata.recovery.strategy": "none",
+                "log_level": 0,
+            }
+        )
 
     def add(self, name: str) -> Member:
         """Start one more worker."""
@@ -138,15 +147,16 @@ class Fleet:
 
     def committed(self) -> dict[tuple[str, int], int]:
         """Committed offset of each partition that has one."""
-        found = self._offsets.committed(
-            [
-                (self.cluster.topic(topic), partition)
-                for topic in TOPICS
-                for partition in range(self.cluster.partitions)
-            ],
-            10,
-        )
-        return {tp: at.offset for tp, at in found.items() if at.offset >= 0}
+        wanted = [
+            ck.TopicPartition(self.cluster.topic(topic), partition)
+            for topic in TOPICS
+            for partition in range(self.cluster.partitions)
+        ]
+        return {
+            (tp.topic, tp.partition): tp.offset
+            for tp in self._group_offsets.committed(wanted, 10)
+            if tp.offset >= 0
+        }
 
     def beyond(self, before: dict[tuple[str, int], int]) -> bool | None:
         """True once every partition has been committed past where it stood, or None."""
