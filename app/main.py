@@ -49,7 +49,6 @@ class Headrace(EngineApp):
             broker_session_timeout=settings.session_timeout_ms / 1000,
             # A worker learns with its next heartbeat that another is gone: part of a take-over.
             broker_heartbeat_interval=min(0.5, settings.session_timeout_ms / 5000),
-            broker_max_poll_records=5_000,
             table_standby_replicas=settings.standby_replicas,
             Worker=PreparedWorker,
         )

@@ -90,8 +90,9 @@ class Engine:
 
     def _running(self, delivery: Delivery) -> Task | None:
         task = self.tasks.get(TaskId(delivery.batch.topic, delivery.batch.partition))
-        stale = delivery.token != self.token or task is None
-        return None if stale or task is None or task.state is not TaskState.RUNNING else task
+        if task is None or delivery.token != self.token or task.state is not TaskState.RUNNING:
+            return None
+        return task
 
     async def _run(self, task: Task, batch: RecordBatch, delivery: Delivery) -> None:
         """Run the step; when it fails, do as the agent's failure policy says."""

@@ -69,7 +69,6 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
-            max_poll_records=conf.broker_max_poll_records,
             max_poll_interval_ms=300_000,
             max_partition_fetch_bytes=1 << 20,
             fetch_max_wait_ms=500,

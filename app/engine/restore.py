@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient
@@ -62,7 +62,6 @@ class Progress:
     records: int = 0
     wanted: int = 0
     waiting_for: str = ""
-    tasks: set[TaskId] = field(default_factory=set)
 
 
 class Restorer:

@@ -63,7 +63,7 @@ class Starter:
         """Start of each task, tried until the broker answers; None when cancelled."""
         self._cancel.set()
         cancel = self._cancel = threading.Event()
-        self.progress = Progress(tasks={task.id for task in tasks})
+        self.progress = Progress()
         began, attempt = self._clock.monotonic(), 0
         loop = asyncio.get_running_loop()
         while True:
