@@ -8,6 +8,7 @@ from typing import Protocol
 from agents.log_events.decode import EventBatch, read_events
 from app.engine.batch import RecordBatch
 from app.engine.effects import Effects, View
+from app.engine.lanes import LIVE, NO_WATERMARK
 
 LANE_IDLE_MS = 30_000
 """Silence after which a lane holds no window open."""
@@ -57,15 +58,19 @@ class LogEventsStep:
 
 @dataclass(frozen=True, slots=True)
 class LanesTick:
-    """Engine tick of the topic: retires the lanes of its partition that fell idle.
+    """Engine tick of the topic: announces the live lane, retires lanes that fell idle.
 
     The engine tells every destination of the topic's partials of lanes that changed, so
-    windows elsewhere become final although nothing comes any more.
+    windows elsewhere become final although nothing comes any more. A partition that never
+    had an event is announced too: until it was heard of, windows elsewhere wait for it.
     """
 
     idle_ms: int = LANE_IDLE_MS
 
     def __call__(self, partition: int, view: View, now_ms: int) -> Effects:  # noqa: ARG002 - the contract's signature
         """The lanes, when one fell idle or was forgotten."""
-        lanes = view.lanes.retired(now_ms, self.idle_ms)
+        lanes = view.lanes
+        if LIVE not in lanes.by_id:
+            lanes = lanes.advanced({LIVE: (NO_WATERMARK, now_ms)})
+        lanes = lanes.retired(now_ms, self.idle_ms)
         return Effects() if lanes is view.lanes else Effects(lanes=lanes)

@@ -1,8 +1,9 @@
 """Envelope of re-keyed partials: what the local stage sends to the global stage.
 
 One Kafka record carries the partials of one epoch for one destination partition (split
-at :data:`CHUNK_BYTES_MAX`), the source partition they come from and the marks of its
-lanes, so that a global window knows how far each lane that fed it has come.
+at :data:`CHUNK_BYTES_MAX`), the source partition they come from and, in the last of
+them, the marks of its lanes, so that a global window knows how far each lane that fed it
+has come: whoever has read a mark has read every partial it speaks of.
 """
 
 from __future__ import annotations

@@ -107,7 +107,8 @@ class Driver:
 
     def _start(self, task_id: TaskId, spec: AgentSpec) -> None:
         store = self._stores[task_id] = MemoryStore()
-        task = Task(task_id, spec, cast("Store", store) if spec.tables else None)
+        kept = cast("Store", store) if spec.tables else None
+        task = Task(task_id, spec, kept, self._partitions)
         task.start(0, Lanes(), Counts())
         self.tasks[task_id] = task
 
@@ -152,6 +153,12 @@ class Driver:
         self._commit()
 
     def _commit(self) -> None:
+        self._commit_once()
+        while any(task.time_due for task in self.tasks.values()):
+            self._commit_once()
+
+    def _commit_once(self) -> None:
+        self._filling.on_time(self.clock.now_ms())
         epoch = self._filling.take(None)
         if epoch is None:
             return

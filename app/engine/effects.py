@@ -130,6 +130,10 @@ class View(Protocol):
         """A table of the agent's group, by its catalogue name."""
         ...
 
+    def partitions(self, topic: str) -> int:
+        """Number of partitions of a topic of the catalogue."""
+        ...
+
 
 @dataclass(slots=True)
 class Effects:
@@ -152,6 +156,8 @@ class Effects:
     """the partition's lanes after this batch, when they moved"""
     applied: int = 0
     duplicates: int = 0
+    time_moved: bool = False
+    """the agent's event-time tick is due: event time went on, or a timer was set"""
 
 
 class Step(Protocol):
@@ -163,7 +169,12 @@ class Step(Protocol):
 
 
 class Tick(Protocol):
-    """Wall-clock work of a partition, once a second, inside an epoch (retention, idle lanes)."""
+    """Work of a partition that time brings, not a record, inside an epoch.
+
+    A wall-clock tick comes once a second (retention, idle lanes). An event-time tick comes
+    before an epoch is taken in which a step said ``time_moved``, and once more in the next,
+    when ``range`` shows what that epoch wrote; a tick that left work says ``time_moved``.
+    """
 
     def __call__(self, partition: int, view: View, now_ms: int) -> Effects:
         """Decide what the passing of time changes."""

@@ -144,8 +144,16 @@ class Engine:
     # -- epochs ----------------------------------------------------------------------------
 
     def take(self) -> Epoch | None:
-        """Freeze the open epoch."""
-        return self._filling.take(self.membership)
+        """Freeze the open epoch, once event time has had its say in it."""
+        try:
+            self._filling.on_time(self._clock.now_ms())
+        except Exception as exc:  # noqa: BLE001 - half applied effects may not be kept
+            self.commit_failed(as_failure(exc))
+            return None
+        epoch = self._filling.take(self.membership)
+        if any(task.time_due for task in self.tasks.values()):
+            self.commits.work.set()
+        return epoch
 
     def stores(self) -> Mapping[TaskId, Store]:
         """Stores of the tasks."""
@@ -211,7 +219,8 @@ class Engine:
         self._metrics.rebalances.inc()
         for task_id in task_ids:
             spec = self.specs[task_id.topic]
-            self.tasks[task_id] = Task(task_id, spec, self._store(task_id, spec))
+            store = self._store(task_id, spec)
+            self.tasks[task_id] = Task(task_id, spec, store, self.config.partitions)
         self._begin(0.0)
 
     def _store(self, task_id: TaskId, spec: AgentSpec) -> Store | None:

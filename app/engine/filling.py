@@ -93,6 +93,14 @@ class Filling:
             self._count(task.id.topic, effects)
         held.touched.add(task.id)
 
+    def on_time(self, now_ms: int) -> None:
+        """Run the event-time ticks that are due, in the open epoch."""
+        for task in self._tasks.values():
+            if task.time_due:
+                effects = task.on_time(now_ms)
+                if effects != Effects():
+                    self.apply(task, effects, now_ms, None)
+
     def _count(self, topic: str, effects: Effects) -> None:
         records = self._metrics.records
         for outcome, number in (

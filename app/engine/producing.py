@@ -155,16 +155,16 @@ def pack(partials: Partials, partitions: Mapping[str, int]) -> Iterator[tuple[in
     count = partitions[repartition.topic]
     held: list[list[bytes]] = [[] for _ in range(count)]
     sizes = [0] * count
-    sent = [False] * count
     marks = dict(partials.marks)
     for key, value in partials.values.items():
         partition = partition_for(repartition.route(key), count)
         raw = repartition.encode(key, value)
         if sizes[partition] + len(raw) > CHUNK_BYTES_MAX and held[partition]:
-            yield partition, encode_chunk(Chunk(partials.task.partition, marks, held[partition]))
-            held[partition], sizes[partition], sent[partition] = [], 0, True
+            # Marks come last: who has them has every partial that they speak of.
+            yield partition, encode_chunk(Chunk(partials.task.partition, {}, held[partition]))
+            held[partition], sizes[partition] = [], 0
         held[partition].append(raw)
         sizes[partition] += len(raw)
     for partition in range(count):
-        if held[partition] or (partials.broadcast and not sent[partition]):
+        if held[partition] or partials.broadcast:
             yield partition, encode_chunk(Chunk(partials.task.partition, marks, held[partition]))

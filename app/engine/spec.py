@@ -29,6 +29,7 @@ class AgentSpec:
     ``tables`` form one group: they share the topic's partitioning, one RocksDB per
     partition, and one changelog topic, ``changelog``. Records that are late or cannot be
     processed go to ``late_topic`` and ``dead_letter_topic`` inside the same epoch.
+    ``tick`` is wall-clock work, ``on_time`` event-time work (see :class:`Tick`).
     ``repartitions`` are those the step emits partials for: their topics hear of every lane.
     """
 
@@ -39,6 +40,7 @@ class AgentSpec:
     tables: tuple[TableSpec, ...] = ()
     changelog: str | None = None
     tick: Tick | None = None
+    on_time: Tick | None = None
     repartitions: tuple[Repartition, ...] = ()
     on_failure: FailurePolicy = FailurePolicy.DEAD_LETTER
 

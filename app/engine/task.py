@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from app.engine.counts import Counts
@@ -21,6 +22,8 @@ from app.engine.store import Store
 
 _owners = itertools.count()
 _ABSENT = object()
+TIME_TICKS = 2
+"""Event-time ticks after event time moved: what an epoch wrote is in range for the next."""
 
 
 class TaskState(enum.Enum):
@@ -140,7 +143,14 @@ class CommittedRows:
 class Task:
     """A partition this worker owns. Implements the steps' View."""
 
-    def __init__(self, task_id: TaskId, spec: AgentSpec, store: Store | None) -> None:
+    def __init__(
+        self,
+        task_id: TaskId,
+        spec: AgentSpec,
+        store: Store | None,
+        partitions: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        self._partitions = partitions
         self.id = task_id
         self.spec = spec
         self.store = store
@@ -156,6 +166,7 @@ class Task:
         self.in_flight_since_ms = 0
         self.batch_size = BatchSize()
         self.halted_by = ""
+        self._time_ticks = 0
 
     @property
     def lanes(self) -> Lanes:
@@ -166,6 +177,10 @@ class Task:
         """A table of the group by its catalogue name."""
         return self.layers[name]
 
+    def partitions(self, topic: str) -> int:
+        """Number of partitions of a topic of the catalogue."""
+        return self._partitions[topic]
+
     def start(self, position: int, lanes: Lanes, counts: Counts) -> None:
         """Begin at a position whose effects so far are exactly what the store holds."""
         for layers in self.layers.values():
@@ -174,6 +189,7 @@ class Task:
         self._lanes = lanes
         self.counts = self.committed_counts = counts
         self.dirty_since_ms = self.in_flight_since_ms = 0
+        self._time_ticks = TIME_TICKS
         self.state, self.halted_by = TaskState.RUNNING, ""
 
     def stop(self) -> None:
@@ -203,7 +219,24 @@ class Task:
             self.layers[name].delete(keys)
         if effects.lanes is not None:
             self._lanes = effects.lanes
+        if effects.time_moved:
+            self._time_ticks = TIME_TICKS
         self.counts = self.counts.after(effects)
+
+    @property
+    def time_due(self) -> bool:
+        """Whether the event-time tick is due."""
+        return (
+            self._time_ticks > 0
+            and self.spec.on_time is not None
+            and self.state is TaskState.RUNNING
+        )
+
+    def on_time(self, now_ms: int) -> Effects:
+        """What the event-time tick decides."""
+        self._time_ticks -= 1
+        tick = self.spec.on_time
+        return Effects() if tick is None else tick(self.id.partition, self, now_ms)
 
     @property
     def stale_since_ms(self) -> int:

@@ -7,8 +7,9 @@ from typing import Literal, TypedDict
 
 from app.engine.chunks import LaneMark
 from tables.histogram import quantiles
+from tables.lanes import EVERY
 from tables.windows.spec import WindowSpec
-from tables.windows.stats import EVERY, WindowStats
+from tables.windows.stats import WindowStats
 
 State = Literal["open", "closed", "final"]
 

@@ -11,11 +11,8 @@ from app.engine.effects import Aggregate
 from tables.histogram import Histogram
 from tables.histogram import merge as merge_histograms
 from tables.histogram import valid as valid_histogram
+from tables.lanes import ROW_LANES_MAX, merge_lanes
 
-LANES_MAX = 64
-"""Lanes a row remembers one by one; a row fed by more waits for every lane there is."""
-EVERY = ("*",)
-"""Stands for every lane there is."""
 SUM_MAX = (1 << 63) - 1
 """Sums stop here (292 000 years of latency), where their encoding ends, rather than fail."""
 COUNT_MAX = 1 << 32
@@ -37,7 +34,7 @@ class WindowStats(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     ``sum``, ``min`` and ``max`` are integer microseconds (``min``/``max`` None while n is
     0) and whose histogram is ``hist``. ``late`` events came after end + grace and are in
     none of the former. ``lanes`` are the lane keys (sorted) that fed the row, or
-    :data:`EVERY` once there are more than :data:`LANES_MAX`. ``updated_ms`` is the
+    :data:`tables.lanes.EVERY` once there are too many. ``updated_ms`` is the
     ingest time of the latest event, from which retention counts.
     """
 
@@ -54,18 +51,6 @@ class WindowStats(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 
 EMPTY = WindowStats()
-
-
-def merge_lanes(left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, ...]:
-    """Union of lane keys, sorted; :data:`EVERY` when it has more than :data:`LANES_MAX`."""
-    if left == right or not right:
-        return left
-    if not left:
-        return right
-    if EVERY in (left, right):
-        return EVERY
-    union = {*left, *right}
-    return tuple(sorted(union)) if len(union) <= LANES_MAX else EVERY
 
 
 def merge_stats(left: WindowStats, right: WindowStats) -> WindowStats:
@@ -94,7 +79,7 @@ def consistent(stats: WindowStats) -> bool:
     hist: Histogram = stats.hist
     if max(stats.count, stats.late) > COUNT_MAX or max(stats.errors, stats.n) > stats.count:
         return False
-    if len(stats.lanes) > LANES_MAX or not valid_histogram(hist):
+    if len(stats.lanes) > ROW_LANES_MAX or not valid_histogram(hist):
         return False
     if sum(hist.values()) != stats.n:
         return False

@@ -70,3 +70,15 @@ def test_a_partial_larger_than_a_chunk_travels_alone(monkeypatch: pytest.MonkeyP
         [b"%s=2" % large.encode()],
         [b"b=3"],
     ]
+
+
+def test_the_marks_come_with_the_last_chunk_of_a_destination(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(producing, "CHUNK_BYTES_MAX", 40)
+    chunks = packed({f"key-{i:04}": i for i in range(50)}, 3, broadcast=True)
+    for partition in range(3):
+        mine = [chunk.lanes for to, chunk in chunks if to == partition]
+        assert len(mine) > 1
+        assert mine[-1] == _MARKS
+        assert not any(mine[:-1])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from app.engine.chunks import LaneMark
+from tables.lanes import EVERY
 from tables.windows.answer import counts_since, row_watermark_ms, window_answer
-from tables.windows.stats import EVERY, WindowStats
+from tables.windows.stats import WindowStats
 from tests.windows.driver import MINUTE, TEN, minute_spec
 
 END = TEN + MINUTE

@@ -9,16 +9,13 @@ from hypothesis import strategies as st
 
 from app.engine.chunks import LaneMark
 from tables.histogram import bucket
-from tables.lanes import LaneMarks
+from tables.lanes import EVERY, ROW_LANES_MAX, LaneMarks, merge_lanes
 from tables.windows.stats import (
     EMPTY,
-    EVERY,
-    LANES_MAX,
     SUM_MAX,
     WindowAggregate,
     WindowStats,
     consistent,
-    merge_lanes,
     microseconds,
 )
 
@@ -86,7 +83,7 @@ def test_sums_stop_at_the_end_of_their_encoding():
 
 
 def test_a_row_fed_by_too_many_lanes_waits_for_every_lane():
-    many = tuple(sorted(f"{i}/" for i in range(LANES_MAX)))
+    many = tuple(sorted(f"{i}/" for i in range(ROW_LANES_MAX)))
     assert merge_lanes(many, many[:1]) == many
     assert merge_lanes(many, ("99999/",)) == EVERY
     assert merge_lanes(EVERY, ("0/",)) == merge_lanes(("0/",), EVERY) == EVERY
@@ -103,7 +100,7 @@ def test_a_row_fed_by_too_many_lanes_waits_for_every_lane():
         WindowStats(count=1, n=1, sum=1, min=None, max=1, hist={1: 1}),
         WindowStats(count=1 << 40),
         WindowStats(late=1 << 40),
-        WindowStats(lanes=tuple(f"{i}/" for i in range(LANES_MAX + 1))),
+        WindowStats(lanes=tuple(f"{i}/" for i in range(ROW_LANES_MAX + 1))),
     ],
 )
 def test_numbers_that_contradict_each_other_are_not_consistent(wrong: WindowStats):

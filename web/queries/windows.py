@@ -13,11 +13,11 @@ from aiohttp import web
 
 from app.engine.chunks import LaneMark
 from app.engine.query import CommittedTable, NotOwnedError, NotReadyError, Owner, Queries
-from tables.lanes import LANES_TABLE
+from tables.lanes import EVERY, LANES_TABLE
 from tables.windows.answer import WindowAnswer, window_answer
 from tables.windows.keys import fits, key_prefix
 from tables.windows.spec import WindowSpec
-from tables.windows.stats import EVERY, WindowStats
+from tables.windows.stats import WindowStats
 from web.peers import PeerAnswer, PeerError, Peers
 from web.problem import Kind, ProblemError, json_response
 from web.queries.params import (

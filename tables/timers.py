@@ -1,0 +1,90 @@
+"""Event-time timers: what a partition has to do once a lane has come to a time.
+
+A row per timer and no value. Row key: lane id, NUL, eight bytes big-endian due time (epoch
+ms), payload; so the timers of a lane lie together in order of time, and those that are due
+are one range from its beginning. Setting a timer twice is setting it once. A step sets
+timers with the update that makes them needed; the event-time tick runs and deletes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from struct import Struct
+
+from app.engine.effects import Aggregate, TableSpec, View
+from tables.lanes import LaneTimes
+
+TIMERS_TABLE = "timers"
+DUE_MAX = (1 << 63) - 1
+
+_DUE = Struct(">Q")
+_SET = b"1"
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """Due once the watermark of the lane (id) is at least ``due_ms``."""
+
+    lane: str
+    due_ms: int
+    payload: bytes
+
+    def key(self) -> bytes:
+        """Row key. Lane ids hold no NUL."""
+        return (
+            self.lane.encode() + b"\0" + _DUE.pack(min(max(self.due_ms, 0), DUE_MAX)) + self.payload
+        )
+
+
+def parse_timer(raw: bytes) -> Timer:
+    """Inverse of :meth:`Timer.key`; raises :class:`ValueError` on anything else."""
+    lane, separator, rest = raw.partition(b"\0")
+    if not separator or len(rest) < _DUE.size:
+        raise ValueError(f"not the row key of a timer: {raw[:64]!r}")
+    return Timer(lane.decode(), _DUE.unpack_from(rest)[0], rest[_DUE.size :])
+
+
+class Timers(Aggregate[bool]):
+    """A timer is set or is not there."""
+
+    def merge(self, left: bool, right: bool) -> bool:
+        """Set."""
+        return left or right
+
+    def encode(self, state: bool) -> bytes:  # noqa: ARG002 - as above
+        """One byte: an empty value would read as a tombstone in some tools."""
+        return _SET
+
+    def decode(self, raw: bytes) -> bool:  # noqa: ARG002 - whatever it is, it is there
+        """Set."""
+        return True
+
+
+def timers_table() -> TableSpec:
+    """The table of timers of a table group."""
+    return TableSpec(TIMERS_TABLE, "timer-1", Timers())
+
+
+def set_timers(timers: Iterable[Timer]) -> dict[bytes, bool]:
+    """The update of :data:`TIMERS_TABLE` that sets these."""
+    return {timer.key(): True for timer in timers}
+
+
+def due_timers(view: View, times: LaneTimes, limit: int) -> list[Timer]:
+    """Timers that are due, at most ``limit``, by lane and in order of time.
+
+    Timers set in the open epoch are not among them: the tick of the next one sees them.
+    """
+    table = view.table(TIMERS_TABLE)
+    found: list[Timer] = []
+    for lane in sorted(times.watermarks):
+        left = limit - len(found)
+        if left <= 0:
+            break
+        lo = Timer(lane, 0, b"").key()
+        hi = Timer(lane, times.of_lane(lane) + 1, b"").key()
+        for key, _ in table.range(lo, hi, limit=left):
+            if table.get(key) is not None:
+                found.append(parse_timer(key))
+    return found
