@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -81,6 +81,11 @@ class Settings(BaseSettings):
 
     ingest_rate: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
     """Events per second one worker's gateway accepts before it answers 429."""
+
+    admin_token: SecretStr | None = None
+    """Bearer token of administrative calls; unset or empty: there are none.
+
+    It belongs into the environment: a file is read by more people."""
 
     demo: bool = False
     """Run the seeded web-shop traffic generator inside the worker."""

@@ -26,9 +26,13 @@ class Kind(Enum):
     """The problems this server knows: (slug of ``type``, status, ``title``)."""
 
     INVALID = ("invalid-request", 400, "The request is not valid")
+    UNAUTHORIZED = ("unauthorized", 401, "A bearer token is needed")
     FORBIDDEN = ("forbidden-origin", 403, "This origin may not connect")
+    NOT_ADMIN = ("not-admin", 403, "This token may not do that")
     NOT_FOUND = ("not-found", 404, "There is nothing here")
     SLOW_BODY = ("slow-body", 408, "The body took too long to arrive")
+    CONFLICT = ("conflict", 409, "Not in this state")
+    GONE = ("gone", 410, "It is no longer here")
     TOO_LARGE = ("too-large", 413, "The request is too large")
     ENCODING = ("unsupported-encoding", 415, "The content encoding is not supported")
     THROTTLED = ("throttled", 429, "Too many events")
@@ -91,6 +95,8 @@ def problem_response(problem: ProblemError) -> web.Response:
     headers = {}
     if problem.retry_after_s is not None:
         headers["Retry-After"] = str(problem.retry_after_s)
+    if problem.kind is Kind.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     response = web.Response(
         body=msgspec.json.encode(document),
         status=status,

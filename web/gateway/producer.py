@@ -181,12 +181,19 @@ class IngestProducer:
         Returns when the broker has acknowledged all of them, else raises
         :class:`IngestUnavailable`.
         """
+        records = [(event.service.encode(), encode_event(event)) for event in events]
+        await self.produce(topic, records, headers)
+
+    async def produce(
+        self, topic: str, records: Sequence[tuple[bytes, bytes]], headers: Headers = ()
+    ) -> None:
+        """Write records, each a key and a value; otherwise as :meth:`send`."""
         producer = self._producer
         if producer is None or not self._accepting:
             raise IngestUnavailable("the worker is stopping or has not started")
-        if not events:
+        if not records:
             return
-        values = [encode_event(event) for event in events]
+        values = [value for _, value in records]
         loop = asyncio.get_running_loop()
         size = sum(map(len, values))
         count = len(values)
@@ -195,7 +202,7 @@ class IngestProducer:
         # The records are on their way whether or not the sender still waits for them, so
         # the buffer is released by their reports and not by this coroutine's end.
         pending.done.add_done_callback(lambda _: self._leave(pending))
-        keys = [event.service.encode() for event in events]
+        keys = [key for key, _ in records]
         self._queue(producer, self._physical(topic), keys, values, list(headers), pending)
         await asyncio.shield(pending.done)
         if pending.failed:

@@ -1,4 +1,4 @@
-"""Asking every worker that owns a part of the window tables, and saying who did not answer."""
+"""Asking every worker that owns a part of an agent's tables, and saying who did not answer."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def restoring(exc: NotReadyError) -> ProblemError:
     return ProblemError(Kind.UNAVAILABLE, str(exc), retry_after_s=RETRY_AFTER_S)
 
 
-def local_partitions(queries: Queries) -> list[int]:
-    """Partitions of the window tables that this worker owns."""
-    return [owner.partition for owner in queries.owners(PARTIALS_TOPIC) if owner.local]
+def local_partitions(queries: Queries, topic: str = PARTIALS_TOPIC) -> list[int]:
+    """Partitions of the topic's tables that this worker owns."""
+    return [owner.partition for owner in queries.owners(topic) if owner.local]
 
 
 def remote_urls(owners: list[Owner]) -> list[str]:
@@ -70,10 +70,14 @@ def remote_urls(owners: list[Owner]) -> list[str]:
 
 
 async def gather(
-    queries: Queries, peers: Peers, path: str, decode: Callable[[bytes], T]
+    queries: Queries,
+    peers: Peers,
+    path: str,
+    decode: Callable[[bytes], T],
+    topic: str = PARTIALS_TOPIC,
 ) -> Gathered[T]:
-    """Ask all other owners for ``path`` at once, :data:`HOP_TIMEOUT_S` in all."""
-    owners = queries.owners(PARTIALS_TOPIC)
+    """Ask all other owners of the topic's tables for ``path``, :data:`HOP_TIMEOUT_S` in all."""
+    owners = queries.owners(topic)
     urls = remote_urls(owners)
 
     async def ask(url: str) -> T | None:
