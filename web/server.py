@@ -57,7 +57,7 @@ def requests_window(specs: Sequence[WindowSpec]) -> WindowSpec:
 def build_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
     """Every route of the worker, the page's among them."""
     condition = Condition(deps.settings, deps.queries, deps.registry)
-    of_windows = windows.WindowQueries(deps.queries, peers, deps.windows)
+    of_windows = windows.WindowQueries(deps.queries, peers, deps.windows, deps.clock)
     accounts = ledger.Ledger(deps.queries, peers, deps.sources, deps.audit)
     counts = requests.RequestCounts(deps.queries, peers, requests_window(deps.windows), deps.clock)
     return [

@@ -30,8 +30,9 @@ from tests.web.fakes import (
 )
 from web.peers import FORWARDED
 from web.problem import ProblemError
-from web.queries.params import StartRange, encode_cursor, parse_cursor, parse_range
+from web.queries.params import encode_cursor, parse_cursor, parse_range
 from web.queries.rows import newest_rows, newest_rows_sliced
+from web.queries.times import TimeRange
 
 WINDOWS = "/api/v1/windows/requests_per_endpoint"
 
@@ -323,7 +324,7 @@ def test_a_cursor_leads_back_to_its_key(key: str):
 @given(st.text(), st.text())
 def test_any_range_is_read_or_refused(low: str, high: str):
     with suppress(ProblemError):
-        wanted = parse_range({"from": low, "to": high}, MINUTE)
+        wanted = parse_range({"from": low, "to": high}, MINUTE, 1_000_000)
         assert wanted.from_ms is not None
         assert wanted.to_ms is not None
         assert wanted.from_ms < wanted.to_ms
@@ -337,7 +338,7 @@ def test_reading_in_slices_reads_the_same_rows(starts: set[int], limit: int, low
         cluster.put("/kk", start, stats_of([1]))
         cluster.put("/j", start, stats_of([1]))
     table: MemoryTable = cluster.table(partition_for(b"/k", PARTITIONS), SPEC.name)
-    wanted = StartRange(low, high)
+    wanted = TimeRange(low, high)
     rows = newest_rows(table, "/k", wanted, limit)
     assert [start for start, _ in rows] == sorted(s for s in starts if low <= s < high)[-limit:]
     assert asyncio.run(newest_rows_sliced(lambda: table, "/k", wanted, limit)) == rows

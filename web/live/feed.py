@@ -24,9 +24,9 @@ from web.live.sample import Figures, Sample, combine
 from web.live.window import LIVE_MS, LiveWindow
 from web.peers import PeerError, Peers
 from web.problem import json_response
-from web.queries.params import StartRange
 from web.queries.rows import in_slices, keys_after, newest_rows
 from web.queries.scatter import PARTIALS_TOPIC, local_partitions, remote_urls
+from web.queries.times import TimeRange
 
 log = logging.getLogger(__name__)
 
@@ -262,7 +262,7 @@ class LiveFeed:
         def table() -> Any:
             return self._queries.table(PARTIALS_TOPIC, partition, self._spec.name)
 
-        wanted = StartRange(max(0, self._clock() - LIVE_MS - self._spec.size_ms), None)
+        wanted = TimeRange(max(0, self._clock() - LIVE_MS - self._spec.size_ms), None)
         async for key in in_slices(keys_after(table, None)):
             now_ms = self._clock()
             for start_ms, stats in newest_rows(table(), key, wanted, SEED_ROWS_MAX):

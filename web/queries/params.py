@@ -5,67 +5,44 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
 
-from web.problem import ItemError, Kind, ProblemError
+from web.queries.times import TimeRange, parse_time_range, refusal
 
 WINDOWS_MAX: Final = 1_440
 """Windows in one answer."""
 KEYS_DEFAULT: Final = 100
 KEYS_MAX: Final = 1_000
-EPOCH_MS_MAX: Final = 1 << 53
 
 Consistency = Literal["owner", "stale"]
 """Who may answer: only the owner of the key's partition, or a standby of it as well."""
 
 
-@dataclass(frozen=True, slots=True)
-class StartRange:
-    """Windows whose start lies in ``[from_ms, to_ms)``; None: no bound on that side."""
-
-    from_ms: int | None
-    to_ms: int | None
-
-
-def _refuse(field: str, reason: str) -> ProblemError:
-    return ProblemError(
-        Kind.INVALID, f"parameter {field}: {reason}", errors=[ItemError(0, field, reason)]
-    )
-
-
-def _epoch_ms(query: Mapping[str, str], field: str) -> int | None:
-    text = query.get(field)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= EPOCH_MS_MAX):
-        raise _refuse(field, "expected epoch milliseconds, a whole number of at least 0")
-    return int(text)
-
-
-def parse_range(query: Mapping[str, str], advance_ms: int) -> StartRange:
+def parse_range(query: Mapping[str, str], advance_ms: int, now_ms: int) -> TimeRange:
     """``from`` and ``to``; with both given they span at most :data:`WINDOWS_MAX` windows.
 
     Raises a 400 :class:`ProblemError` that names the field and the limit.
     """
-    from_ms, to_ms = _epoch_ms(query, "from"), _epoch_ms(query, "to")
-    if from_ms is not None and to_ms is not None:
-        if from_ms >= to_ms:
-            raise _refuse("from", f"must be less than to ({from_ms} >= {to_ms})")
-        if -(-(to_ms - from_ms) // advance_ms) > WINDOWS_MAX:
-            raise _refuse(
-                "to",
-                f"the range holds more than {WINDOWS_MAX} windows: "
-                f"ask for at most {WINDOWS_MAX * advance_ms} ms",
-            )
-    return StartRange(from_ms, to_ms)
+    wanted = parse_time_range(query, now_ms)
+    from_ms, to_ms = wanted.from_ms, wanted.to_ms
+    if (
+        from_ms is not None
+        and to_ms is not None
+        and -(-(to_ms - from_ms) // advance_ms) > WINDOWS_MAX
+    ):
+        raise refusal(
+            "to",
+            f"the range holds more than {WINDOWS_MAX} windows: "
+            f"ask for at most {WINDOWS_MAX * advance_ms} ms",
+        )
+    return wanted
 
 
 def parse_consistency(query: Mapping[str, str]) -> Consistency:
     """``consistency``: ``owner``, also when absent, or ``stale``; 400 otherwise."""
     text = query.get("consistency", "owner")
     if text not in ("owner", "stale"):
-        raise _refuse("consistency", "expected owner or stale")
+        raise refusal("consistency", "expected owner or stale")
     return "stale" if text == "stale" else "owner"
 
 
@@ -73,7 +50,7 @@ def parse_limit(query: Mapping[str, str]) -> int:
     """``limit``: 1 to :data:`KEYS_MAX`, :data:`KEYS_DEFAULT` when absent; 400 otherwise."""
     text = query.get("limit", str(KEYS_DEFAULT))
     if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= KEYS_MAX):
-        raise _refuse("limit", f"expected a whole number from 1 to {KEYS_MAX}")
+        raise refusal("limit", f"expected a whole number from 1 to {KEYS_MAX}")
     return int(text)
 
 
@@ -91,4 +68,4 @@ def parse_cursor(query: Mapping[str, str]) -> str | None:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         return raw.decode()
     except (binascii.Error, UnicodeDecodeError, ValueError) as exc:
-        raise _refuse("cursor", "expected the cursor of the page before, as it was given") from exc
+        raise refusal("cursor", "expected the cursor of the page before, as it was given") from exc

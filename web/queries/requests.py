@@ -13,7 +13,6 @@ from app.engine.query import CommittedTable, NotOwnedError, NotReadyError, Queri
 from tables.windows.spec import WindowSpec
 from web.peers import Peers
 from web.problem import json_response
-from web.queries.params import StartRange
 from web.queries.rows import in_slices, keys_after, newest_rows
 from web.queries.scatter import (
     PARTIALS_TOPIC,
@@ -22,6 +21,7 @@ from web.queries.scatter import (
     local_partitions,
     restoring,
 )
+from web.queries.times import TimeRange
 
 PATH: Final = "/metrics/requests"
 RANGE_MS: Final = 5 * 60_000
@@ -77,7 +77,7 @@ class RequestCounts:
         """Add the partition's sums; whether there were more keys than are read."""
         name = self._spec.name
         now_ms = self._clock()
-        last_five_minutes = StartRange(max(0, now_ms - RANGE_MS + 1), now_ms + 1)
+        last_five_minutes = TimeRange(max(0, now_ms - RANGE_MS + 1), now_ms + 1)
         windows_max = RANGE_MS // self._spec.advance_ms + 1
 
         def table() -> CommittedTable:

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from app.engine.query import CommittedTable
 from tables.windows.keys import START_MAX, after_key, key_prefix, parse_row_key, row_key
 from tables.windows.stats import WindowStats
-from web.queries.params import StartRange
+from web.queries.times import TimeRange
 
 SLICE: Final = 32
 """Keys or rows read before other work of the event loop has its turn."""
@@ -31,14 +31,14 @@ class KeyRow:
     partition: int
 
 
-def _bounds(key: str, wanted: StartRange) -> tuple[bytes, bytes]:
+def _bounds(key: str, wanted: TimeRange) -> tuple[bytes, bytes]:
     lo = key_prefix(key) if wanted.from_ms is None else row_key(key, wanted.from_ms)
     hi = after_key(key) if wanted.to_ms is None else row_key(key, min(wanted.to_ms, START_MAX))
     return lo, hi
 
 
 def newest_rows(
-    table: CommittedTable, key: str, wanted: StartRange, limit: int
+    table: CommittedTable, key: str, wanted: TimeRange, limit: int
 ) -> list[tuple[int, WindowStats]]:
     """The newest ``limit`` rows of the key in the range, oldest first."""
     lo, hi = _bounds(key, wanted)
@@ -51,7 +51,7 @@ def newest_rows(
 
 
 async def newest_rows_sliced(
-    open_table: OpenTable, key: str, wanted: StartRange, limit: int
+    open_table: OpenTable, key: str, wanted: TimeRange, limit: int
 ) -> list[tuple[int, WindowStats]]:
     """As :func:`newest_rows`, in slices between which the event loop has its turn."""
     found: list[list[tuple[int, WindowStats]]] = []
@@ -62,14 +62,14 @@ async def newest_rows_sliced(
         if len(rows) < SLICE:
             break
         left -= len(rows)
-        wanted = StartRange(wanted.from_ms, rows[0][0])
+        wanted = TimeRange(wanted.from_ms, rows[0][0])
         await asyncio.sleep(0)
     return [row for rows in reversed(found) for row in rows]
 
 
 def has_key(table: CommittedTable, key: str) -> bool:
     """Whether the key has any row at all."""
-    return bool(newest_rows(table, key, StartRange(None, None), 1))
+    return bool(newest_rows(table, key, TimeRange(None, None), 1))
 
 
 def keys_after(open_table: OpenTable, after: str | None) -> Iterator[str]:
@@ -87,7 +87,7 @@ def keys_after(open_table: OpenTable, after: str | None) -> Iterator[str]:
 def latest_rows(open_table: OpenTable, partition: int, after: str | None) -> Iterator[KeyRow]:
     """Each key after ``after`` with its newest row, in row order, read as it is consumed."""
     for key in keys_after(open_table, after):
-        for start_ms, stats in newest_rows(open_table(), key, StartRange(None, None), 1):
+        for start_ms, stats in newest_rows(open_table(), key, TimeRange(None, None), 1):
             yield KeyRow(key, start_ms, stats, partition)
 
 

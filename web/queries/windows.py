@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import merge
 from typing import Final
@@ -23,7 +23,6 @@ from web.problem import Kind, ProblemError, json_response
 from web.queries.params import (
     WINDOWS_MAX,
     Consistency,
-    StartRange,
     encode_cursor,
     parse_consistency,
     parse_cursor,
@@ -40,6 +39,7 @@ from web.queries.scatter import (
     moving,
     restoring,
 )
+from web.queries.times import TimeRange
 
 PATH: Final = "/api/v1/windows"
 MARKS_MAX: Final = 4_096
@@ -67,16 +67,15 @@ class _Asked:
 
     spec: WindowSpec
     key: str
-    wanted: StartRange
+    wanted: TimeRange
     consistency: Consistency
     forwarded: bool
-    query: str
 
     @property
     def path(self) -> str:
         """The same question to another worker."""
-        path = f"{PATH}/{self.spec.name}/{quote(self.key, safe='')}"
-        return f"{path}?{self.query}" if self.query else path
+        query = self.wanted.query() | {"consistency": self.consistency}
+        return f"{PATH}/{self.spec.name}/{quote(self.key, safe='')}?{urlencode(query)}"
 
 
 def lane_marks(table: CommittedTable, rows: Sequence[WindowStats]) -> Mapping[str, LaneMark]:
@@ -91,7 +90,15 @@ def lane_marks(table: CommittedTable, rows: Sequence[WindowStats]) -> Mapping[st
 class WindowQueries:
     """Window endpoints of one worker: its own rows, its peers' by one hop."""
 
-    def __init__(self, queries: Queries, peers: Peers, windows: Sequence[WindowSpec]) -> None:
+    def __init__(
+        self,
+        queries: Queries,
+        peers: Peers,
+        windows: Sequence[WindowSpec],
+        clock: Callable[[], int],
+    ) -> None:
+        """``clock`` gives epoch milliseconds, from which relative times count."""
+        self._clock = clock
         self._queries = queries
         self._peers = peers
         self._specs = {spec.name: spec for spec in windows}
@@ -107,10 +114,9 @@ class WindowQueries:
         asked = _Asked(
             spec,
             request.match_info["key"],
-            parse_range(request.query, spec.advance_ms),
+            parse_range(request.query, spec.advance_ms, self._clock()),
             parse_consistency(request.query),
             is_forwarded(request, self._queries),
-            request.query_string,
         )
         key = asked.key
         also = [] if asked.forwarded or key.startswith("/") else [f"/{key}"]
