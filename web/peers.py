@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
+from purgatory import AsyncCircuitBreakerFactory
+from purgatory.domain.model import OpenedState
 from yarl import URL
 
 FORWARDED: Final = "X-Headrace-Forwarded"
@@ -13,6 +15,10 @@ FORWARDED: Final = "X-Headrace-Forwarded"
 
 ANSWER_BYTES_MAX: Final = 8 << 20
 CONNECTIONS_MAX: Final = 64
+BREAKER_FAILURES: Final = 3
+"""Failures in a row after which a worker is not asked for a while."""
+BREAKER_S: Final = 5.0
+"""How long that is; then one question decides."""
 
 
 class PeerError(Exception):
@@ -36,6 +42,9 @@ class Peers:
         """``worker``: the name of this one, by which the others know who asks."""
         self._worker = worker
         self._session: aiohttp.ClientSession | None = None
+        self._breakers = AsyncCircuitBreakerFactory(
+            default_threshold=BREAKER_FAILURES, default_ttl=BREAKER_S
+        )
 
     async def open(self) -> None:
         """Make the connection pool."""
@@ -55,13 +64,28 @@ class Peers:
         """Answer to ``GET url + path`` (``path`` already percent-encoded, with its query).
 
         Raises :class:`PeerError` after ``timeout_s`` in all, when the worker cannot be
-        reached, and when it answers more than :data:`ANSWER_BYTES_MAX` bytes.
+        reached, when it answers more than :data:`ANSWER_BYTES_MAX` bytes, and at once while
+        its circuit breaker is open.
         """
         if self._session is None:
             raise PeerError("this worker's web server is stopping")
+        breaker = await self._breakers.get_breaker(url)
+        try:
+            async with breaker:
+                return await self._ask(self._session, url, path, timeout_s)
+        except OpenedState as exc:
+            raise PeerError(
+                f"{url} has not answered {BREAKER_FAILURES} times in a row; "
+                f"it is asked again within {BREAKER_S:g} s"
+            ) from exc
+
+    @staticmethod
+    async def _ask(
+        session: aiohttp.ClientSession, url: str, path: str, timeout_s: float
+    ) -> PeerAnswer:
         target = URL(url.rstrip("/") + path, encoded=True)
         try:
-            async with self._session.get(
+            async with session.get(
                 target, timeout=aiohttp.ClientTimeout(total=timeout_s), allow_redirects=False
             ) as response:
                 body = bytearray()
