@@ -26,6 +26,9 @@ def test_the_shipped_catalogue_has_the_production_counts():
         "log-events-dlq": 12,
         "window-partials": 12,
         "window-partials-changelog": 12,
+        "entity-events": 12,
+        "entity-state": 12,
+        "entity-events-changelog": 12,
     }
 
 
