@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from app.engine.query import Queries
 from app.settings import Settings
 from tables.windows.spec import WindowSpec
+from web.api import api_routes
 from web.gateway.logs import LogsGateway
 from web.live.feed import REPORT_PATH, LiveFeed
 from web.page import page_routes
@@ -72,6 +73,7 @@ def build_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
         web.get("/api/v1/health", condition.health),
         web.get(REPORT_PATH, deps.live.report),
         web.get("/ws/metrics", deps.live.hub.handle, allow_head=False),
+        *api_routes(),
         *page_routes(),
     ]
 

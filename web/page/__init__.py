@@ -1,7 +1,8 @@
 """The live page: the files it is made of, and the routes that serve exactly those.
 
-The page is plain ES modules, served as they are. The only foreign code is uPlot, pinned
-in ``package-lock.json`` and put under ``node_modules`` by ``python -m web.page.install``.
+The page is plain ES modules, served as they are. The only foreign code is uPlot and, for
+the API's page, Swagger UI; both are pinned in ``package-lock.json`` and put under
+``node_modules`` by ``python -m web.page.install``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ OWN_FILES: Final = (
     "socket.js",
     "style.css",
 )
-LIBRARY_FILES: Final = ("uplot/dist/uPlot.esm.js", "uplot/dist/uPlot.min.css")
+LIBRARY_FILES: Final = (
+    "uplot/dist/uPlot.esm.js",
+    "uplot/dist/uPlot.min.css",
+    "swagger-ui-dist/swagger-ui.css",
+    "swagger-ui-dist/swagger-ui-bundle.js",
+)
 
 NOT_INSTALLED: Final = (
     "The page's libraries are not installed on this worker.\n"
@@ -60,8 +66,8 @@ def page_routes(libraries: Path = LIBRARIES) -> list[web.RouteDef]:
     """
     wanted = [libraries / name for name in LIBRARY_FILES]
     routes = [web.get("/", _index(PAGE / "static" / "index.html", wanted))]
-    routes += [web.get(f"/static/{name}", _file(PAGE / "static" / name)) for name in OWN_FILES]
-    routes += [web.get(f"/static/lib/{name}", _file(libraries / name)) for name in LIBRARY_FILES]
+    routes += [file_route(f"/static/{name}", PAGE / "static" / name) for name in OWN_FILES]
+    routes += [file_route(f"/static/lib/{name}", libraries / name) for name in LIBRARY_FILES]
     return routes
 
 
@@ -78,8 +84,10 @@ def _index(page: Path, wanted: list[Path]) -> _Handler:
     return index
 
 
-def _file(path: Path) -> _Handler:
+def file_route(address: str, path: Path) -> web.RouteDef:
+    """A route that serves one file."""
+
     async def file(_request: web.Request) -> web.StreamResponse:
         return web.FileResponse(path, headers=_HEADERS)
 
-    return file
+    return web.get(address, file)

@@ -1,0 +1,117 @@
+"""Every endpoint, described. A test holds this list against the router's."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from web.api.document import TEXT, Operation, Param
+from web.queries.params import KEYS_DEFAULT, KEYS_MAX
+
+_MOMENT: Final = {
+    "type": "string",
+    "examples": ["-15m", "2026-01-31T12:00:00Z", "1769860800000"],
+}
+FROM: Final = Param("from", "Start, inclusive: RFC 3339, epoch ms, relative (-15m) or now", _MOMENT)
+TO: Final = Param("to", "End, exclusive: as from", _MOMENT)
+LIMIT: Final = Param(
+    "limit",
+    "Most entries",
+    {"type": "integer", "minimum": 1, "maximum": KEYS_MAX, "default": KEYS_DEFAULT},
+)
+CURSOR: Final = Param("cursor", "Cursor of the page before")
+CONSISTENCY: Final = Param(
+    "consistency",
+    "stale: a standby may answer, and says how old its rows are",
+    {"type": "string", "enum": ["owner", "stale"], "default": "owner"},
+)
+KEYED: Final = (200, 400, 404, 503, 504)
+
+_EVENT: Final = {
+    "type": "object",
+    "required": ["source"],
+    "properties": {
+        "event_id": {"type": "string", "format": "uuid"},
+        "timestamp": {"oneOf": [{"type": "integer"}, {"type": "string", "format": "date-time"}]},
+        "source": TEXT,
+        "service": TEXT,
+        "level": {"type": "string", "enum": ["DEBUG", "INFO", "WARN", "ERROR", "FATAL"]},
+        "type": TEXT,
+        "message": TEXT,
+        "endpoint": TEXT,
+        "status": {"type": "integer", "minimum": 100, "maximum": 599},
+        "latency_ms": {"type": "number", "minimum": 0},
+        "user_id": TEXT,
+    },
+}
+_EVENTS: Final = {"oneOf": [_EVENT, {"type": "array", "items": _EVENT, "maxItems": 1000}]}
+_INGEST: Final = "One event or an array of at most 1 000. 202 once the broker has acknowledged."
+_INGESTED: Final = (202, 400, 408, 413, 415, 429, 503)
+
+_INGEST_OPERATIONS: Final = tuple(
+    Operation("post", path, "Ingest", _INGEST, answers=_INGESTED, body=_EVENTS)
+    for path in ("/api/v1/logs", "/api/v1/logs/ingest")
+)
+
+_WINDOWS: Final = (
+    Operation(
+        "get",
+        "/api/v1/windows/{name}",
+        "Windows",
+        "Keys of a window with their newest window. A page at a time, over all workers.",
+        (Param("name", "Window of config/windows.yaml", where="path"), LIMIT, CURSOR),
+        (200, 400, 404, 503),
+    ),
+    Operation(
+        "get",
+        "/api/v1/windows/{name}/{key}",
+        "Windows",
+        "Windows of one key, oldest first. Answered by the worker that owns the key.",
+        (
+            Param("name", "Window of config/windows.yaml", where="path"),
+            Param("key", "Key, such as an endpoint", where="path"),
+            FROM,
+            TO,
+            CONSISTENCY,
+        ),
+        KEYED,
+    ),
+    Operation(
+        "get",
+        "/metrics/requests",
+        "Monitoring",
+        "Events per endpoint over the last five minutes. The busiest 1 000.",
+        answers=(200, 503),
+    ),
+)
+
+_WORKER: Final = (
+    Operation(
+        "get",
+        "/api/v1/ledger",
+        "Operations",
+        "How every record of every source partition ended. In = applied + late + duplicate "
+        "+ rejected.",
+        answers=(200, 503),
+    ),
+    Operation("get", "/ready", "Operations", "Whether every partition is restored", (), (200, 503)),
+    Operation(
+        "get", "/api/v1/health", "Operations", "Whether every partition moves", (), (200, 503)
+    ),
+    Operation(
+        "get",
+        "/metrics",
+        "Operations",
+        "Prometheus text",
+        answers=(200,),
+        content="text/plain",
+    ),
+    Operation(
+        "get",
+        "/ws/metrics",
+        "Monitoring",
+        "WebSocket: the live page's figures, each second",
+        answers=(101, 403, 503),
+    ),
+)
+
+OPERATIONS: Final = (*_INGEST_OPERATIONS, *_WINDOWS, *_WORKER)

@@ -1,0 +1,9 @@
+window.addEventListener("DOMContentLoaded", () => {
+  SwaggerUIBundle({
+    url: "/api/openapi.json",
+    dom_id: "#api",
+    deepLinking: true,
+    tryItOutEnabled: true,
+    validatorUrl: null,
+  });
+});
