@@ -98,6 +98,7 @@ class Headrace(EngineApp):
             commit_interval_s=settings.commit_interval_ms / 1000,
             session_timeout_ms=settings.session_timeout_ms,
             state_memory_bytes=settings.state_memory_bytes,
+            fetch_memory_bytes=settings.fetch_memory_bytes,
             record_bytes_max=kafka.record_bytes_max,
         )
         writer = (

@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     state_memory_bytes: Annotated[int, Field(ge=8 << 20, le=64 << 30)] = 64 << 20
     """RocksDB block cache and write buffers of the whole worker, all partitions together."""
 
+    fetch_memory_bytes: Annotated[int, Field(ge=8 << 20, le=16 << 30)] = 64 << 20
+    """Records fetched and not yet processed, of the whole worker; beyond it partitions pause."""
+
     ingest_rate: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
     """Events per second one worker's gateway accepts before it answers 429."""
 

@@ -22,16 +22,26 @@ class Reach(Protocol):
         ...
 
     def end(self, task: TaskId) -> int | None:
-        """End of the log as the last fetch saw it."""
+        """End of the committed log, as far as it is known."""
+        ...
+
+    def paused(self, task: TaskId) -> bool:
+        """Whether nothing of it is fetched, because enough is held or it is halted."""
+        ...
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes handed over and not yet processed, of all partitions."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A batch and the token under which it was fetched."""
+    """A batch, the token under which it was fetched, and the bytes it takes in memory."""
 
     batch: RecordBatch
     token: int
+    size: int
 
 
 class Flow(Reach, Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import faust
@@ -17,6 +18,7 @@ from app.engine.epoch import TaskCommit, TaskId
 from app.engine.faust_assignor import StandbyAssignor
 from app.engine.faust_consumer import BatchConsumer, BatchSchema, BatchTransport, check_overrides
 from app.engine.faust_tables import EngineTables
+from app.engine.inbox import FetchBounds, fetch_bounds
 from app.engine.membership import Membership
 
 
@@ -35,7 +37,8 @@ class EngineApp(faust.App):
             PartitionAssignor=StandbyAssignor,
             topic_disable_leader=True,
             stream_wait_empty=True,
-            stream_buffer_maxsize=4,
+            # Never full: partitions pause at a few deliveries each, and may be 256.
+            stream_buffer_maxsize=4_096,
             autodiscover=False,
             web_tables_enabled=False,
             **kwargs,
@@ -86,6 +89,18 @@ class EngineApp(faust.App):
             if tp.topic in topics
         }
 
+    @cached_property
+    def fetch_bounds(self) -> FetchBounds:
+        """How much may be fetched and not yet processed."""
+        config = self.engine.config
+        partitions = sum(config.partitions[topic] for topic in self.engine.specs)
+        return fetch_bounds(config.fetch_memory_bytes, partitions)
+
+    @property
+    def _batches(self) -> BatchConsumer:
+        consumer: BatchConsumer = self.consumer  # type: ignore[assignment]
+        return consumer
+
     @property
     def _assignor(self) -> StandbyAssignor:
         assignor: StandbyAssignor = self.assignor  # type: ignore[assignment]
@@ -101,7 +116,10 @@ class EngineApp(faust.App):
 
         async def deliver(stream: StreamT[Delivery]) -> None:
             async for delivery in stream:
-                await self.engine.process(delivery)
+                try:
+                    await self.engine.process(delivery)
+                finally:
+                    self._batches.processed(delivery)
 
         # Offsets are committed with the epoch: Faust need not track acknowledgements.
         channel = self.topic(physical, schema=BatchSchema(), acks=False)
@@ -127,8 +145,9 @@ class EngineApp(faust.App):
             )
             for task, commit in tasks.items()
         }
-        consumer: BatchConsumer = self.consumer  # type: ignore[assignment]
-        asyncio.run_coroutine_threadsafe(consumer.commit_offsets(offsets), self.loop).result(30)
+        asyncio.run_coroutine_threadsafe(self._batches.commit_offsets(offsets), self.loop).result(
+            30
+        )
 
 
 class _Flow:
@@ -156,6 +175,13 @@ class _Flow:
 
     def end(self, task: TaskId) -> int | None:
         return self._consumer.end(self._tp(task))
+
+    def paused(self, task: TaskId) -> bool:
+        return task in self._consumer.pausing.inbox.paused
+
+    @property
+    def held_bytes(self) -> int:
+        return self._consumer.pausing.inbox.held_bytes
 
     async def release(self, positions: Mapping[TaskId, int]) -> None:
         physical = self._app.engine.config.physical

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import aiokafka
@@ -18,10 +19,13 @@ from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
+from mode import Service
 
 from app.engine.batch import RecordBatch
 from app.engine.delivery import Delivery
+from app.engine.epoch import TaskId
 from app.engine.faust_fetch import Columns, read_columns
+from app.engine.faust_pausing import Pausing
 from app.engine.membership import Membership
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 FETCH_CHUNKS = 2
 """Chunks of one hand-over: bounds how long one batch holds the event loop."""
+ENDS_EVERY_S = 1.0
 FETCH_WAIT_S = 0.2
 """Longest wait of one fetch: bounds how long a seek or a hand-over is held up."""
 
@@ -48,6 +53,8 @@ class BatchSchema(faust.Schema[None, Delivery]):
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """Builds the client with the isolation, waits and sizes that batches want."""
 
+    app: EngineApp
+
     async def _fetch_records(
         self,
         consumer: aiokafka.AIOKafkaConsumer,
@@ -55,11 +62,12 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         timeout: float | None = None,  # noqa: ASYNC109 - the base class's signature
         max_records: int | None = None,  # noqa: ARG002 - as above
     ) -> Any:
-        read_columns(consumer._fetcher)  # noqa: SLF001 - no accessor
+        chunk_bytes = self.app.fetch_bounds.chunk_bytes
+        read_columns(consumer._fetcher, chunk_bytes)  # noqa: SLF001 - no accessor
         return await super()._fetch_records(consumer, active_partitions, timeout, FETCH_CHUNKS)
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
-        conf = self.app.conf
+        conf, bounds = self.app.conf, self.app.fetch_bounds
         self._assignor = self.app.assignor
         return aiokafka.AIOKafkaConsumer(
             client_id=conf.broker_client_id,
@@ -70,7 +78,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             max_poll_interval_ms=300_000,
-            max_partition_fetch_bytes=1 << 20,
+            max_partition_fetch_bytes=bounds.prefetch_bytes,
+            fetch_max_bytes=bounds.prefetch_bytes_all,
             fetch_max_wait_ms=500,
             request_timeout_ms=max(40_000, int(conf.broker_session_timeout * 2_000)),
             session_timeout_ms=int(conf.broker_session_timeout * 1_000),
@@ -95,8 +104,19 @@ class BatchConsumer(driver.Consumer):
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    @cached_property
+    def pausing(self) -> Pausing:
+        """Who waits for room; made with the first fetch, when the engine is bound."""
+        return Pausing(self.app.engine, self.app.fetch_bounds, self._thread)
+
     def on_buffer_full(self, tp: TP) -> None:
-        """A full agent blocks the conductor; partitions need not be paused for it."""
+        """Partitions are paused for what they hold, long before a queue is full."""
+
+    @Service.task
+    async def _look_at_ends(self) -> None:
+        while not self.should_stop:
+            await self.sleep(ENDS_EVERY_S)
+            await self.pausing.look_at_ends()
 
     # -- Flow ------------------------------------------------------------------------------
 
@@ -107,9 +127,14 @@ class BatchConsumer(driver.Consumer):
     async def release(self, positions: Mapping[TP, int]) -> None:
         """Seek (physical topics), then deliver from there."""
         self._seeks = dict(positions)
+        self.pausing.clear()
         self.resume_partitions(positions)
         self.app.flow_control.resume()
         self.resume_flow()
+
+    def processed(self, delivery: Delivery) -> None:
+        """The engine is done with a delivery: what it took is free."""
+        self.pausing.done(delivery, self._get_active_partitions())
 
     async def _apply_seeks(self) -> None:
         seeks, self._seeks = self._seeks, {}
@@ -141,7 +166,8 @@ class BatchConsumer(driver.Consumer):
     def end(self, tp: TP) -> int | None:
         """End of the committed log as the last fetch saw it."""
         state = self._state(tp)
-        return None if state is None else state.lso
+        known = None if state is None else state.lso
+        return None if known is None else self.pausing.end(tp, known)
 
     def _state(self, tp: TP) -> Any:
         subscription = self._thread._ensure_consumer()._subscription.subscription  # noqa: SLF001
@@ -161,6 +187,8 @@ class BatchConsumer(driver.Consumer):
         token = engine.token
         if self._seeks:
             await self._apply_seeks()
+        if not await self.pausing.room(self._get_active_partitions()):
+            return
         records, _ = await self._wait_next_records(min(timeout, FETCH_WAIT_S))
         for tp, fetched in (records or {}).items():
             if engine.token != token or self.should_stop:
@@ -182,6 +210,7 @@ class BatchConsumer(driver.Consumer):
             columns.values,
             columns.headers,
         )
+        self.pausing.inbox.add(TaskId(batch.topic, batch.partition), columns.size)
         return ConsumerMessage(
             tp.topic,
             tp.partition,
@@ -190,7 +219,7 @@ class BatchConsumer(driver.Consumer):
             1,  # the broker's append time
             None,
             None,
-            Delivery(batch, token),  # type: ignore[arg-type]  # handed through by BatchSchema
+            Delivery(batch, token, columns.size),  # type: ignore[arg-type]  # handed through by BatchSchema
             None,
             0,
             0,

@@ -23,15 +23,18 @@ from aiokafka.record.memory_records import MemoryRecords
 from app.engine.batch import Headers
 
 CHUNK_RECORDS = 5_000
-"""A chunk ends with the Kafka batch that brings it here."""
+"""A chunk ends with the Kafka batch that brings it here, or to its bytes."""
+RECORD_OVERHEAD_BYTES = 256
+"""What a record of a few columns takes beside its key, value and headers: five objects."""
 
 
 class Columns:
-    """Records of one partition in offset order, column by column."""
+    """Records of one partition in offset order, column by column; ``size``: bytes in memory."""
 
-    __slots__ = ("headers", "keys", "offsets", "timestamps", "values")
+    __slots__ = ("headers", "keys", "offsets", "size", "timestamps", "values")
 
     def __init__(self) -> None:
+        self.size = 0
         self.offsets: list[int] = []
         self.timestamps: list[int] = []
         self.keys: list[bytes | None] = []
@@ -43,14 +46,25 @@ class Columns:
 
     def add(self, records: Iterable[Any]) -> None:
         """Append aiokafka's records (of one Kafka batch)."""
+        keys = [r.key for r in records]
+        values = [r.value for r in records]
+        headers = [r.headers for r in records]
         self.offsets += [r.offset for r in records]
         self.timestamps += [r.timestamp for r in records]
-        self.keys += [r.key for r in records]
-        self.values += [r.value for r in records]
-        self.headers += [r.headers for r in records]
+        self.keys += keys
+        self.values += values
+        self.headers += headers
+        self.size += len(keys) * RECORD_OVERHEAD_BYTES + _bytes(keys) + _bytes(values)
+        if any(headers):
+            self.size += sum(
+                RECORD_OVERHEAD_BYTES + len(name) + len(raw or b"")
+                for each in headers
+                for name, raw in each
+            )
 
     def extend(self, other: Columns) -> None:
         """Append what follows."""
+        self.size += other.size
         self.offsets += other.offsets
         self.timestamps += other.timestamps
         self.keys += other.keys
@@ -58,7 +72,14 @@ class Columns:
         self.headers += other.headers
 
 
-def column_chunks(fetched: Any) -> Iterator[Columns]:
+def _bytes(column: list[bytes | None]) -> int:
+    try:
+        return sum(map(len, column))  # type: ignore[arg-type]  # None is what is caught
+    except TypeError:
+        return sum(len(each) for each in column if each is not None)
+
+
+def column_chunks(fetched: Any, chunk_bytes: int) -> Iterator[Columns]:
     """Chunks of an aiokafka ``PartitionRecords``; moves its ``next_fetch_offset`` along."""
     chunk = Columns()
     while fetched._records.has_next():  # noqa: SLF001 - no accessor, as below
@@ -71,10 +92,14 @@ def column_chunks(fetched: Any) -> Iterator[Columns]:
             if records and records[0].offset < fetched.next_fetch_offset:
                 records = [r for r in records if r.offset >= fetched.next_fetch_offset]
             chunk.add(records)
+            del records
         fetched.next_fetch_offset = batch.next_offset
-        if len(chunk) >= CHUNK_RECORDS:
-            yield chunk
-            chunk = Columns()
+        # A generator that waits keeps what it names: here a whole batch, unpacked.
+        del batch
+        if len(chunk) >= CHUNK_RECORDS or chunk.size >= chunk_bytes:
+            full, chunk = chunk, Columns()
+            yield full
+            del full
     if len(chunk):
         yield chunk
 
@@ -135,15 +160,19 @@ def _aborted(fetched: Any, batch: Any) -> bool:
 class ColumnResults(OrderedDict[Any, Any]):
     """aiokafka's map of what was fetched and not yet taken, each to be read as columns."""
 
+    def __init__(self, found: OrderedDict[Any, Any], chunk_bytes: int) -> None:
+        self._chunk_bytes = chunk_bytes
+        super().__init__(found)
+
     def __setitem__(self, tp: Any, result: Any) -> None:
         if isinstance(result, FetchResult):
             fetched = result._partition_records  # noqa: SLF001
-            fetched._records_iterator = column_chunks(fetched)  # noqa: SLF001
+            fetched._records_iterator = column_chunks(fetched, self._chunk_bytes)  # noqa: SLF001
         super().__setitem__(tp, result)
 
 
-def read_columns(fetcher: Any) -> None:
+def read_columns(fetcher: Any, chunk_bytes: int) -> None:
     """Make an aiokafka ``Fetcher`` hand out :class:`Columns`; ``max_records`` counts chunks."""
     if not isinstance(fetcher._records, ColumnResults):  # noqa: SLF001
-        fetcher._records = ColumnResults(fetcher._records)  # noqa: SLF001
+        fetcher._records = ColumnResults(fetcher._records, chunk_bytes)  # noqa: SLF001
         aiokafka_fetcher.MemoryRecords = KeptRecords

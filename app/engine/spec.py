@@ -56,7 +56,8 @@ class EngineConfig:
     ``transactional_id`` must be unique per worker data folder: two workers with one id
     would fence each other. ``transaction_timeout_ms`` is below the session timeout, so that
     a dead worker's transaction is gone by the time its partitions move.
-    ``record_bytes_max`` is the largest record the topics admit.
+    ``record_bytes_max`` is the largest record the topics admit, ``fetch_memory_bytes`` what may
+    be fetched and not yet processed.
     """
 
     group: str
@@ -69,6 +70,7 @@ class EngineConfig:
     commit_interval_s: float = 0.1
     session_timeout_ms: int = 10_000
     state_memory_bytes: int = 64 << 20
+    fetch_memory_bytes: int = 64 << 20
     record_bytes_max: int = 1 << 20
 
     @property

@@ -30,7 +30,7 @@ from app.engine.restore import Progress
 from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.starts import Start, Starter
 from app.engine.task import Task
-from app.engine.transaction import Writer, Written
+from app.engine.transaction import CommitFailedError, Writer, Written
 
 PATIENCE_S = 20.0
 """Only a broken engine waits this long."""
@@ -150,15 +150,18 @@ class MemoryWriter:
         self.gate = threading.Event()
         self.gate.set()
         self.closed = False
+        self.minds_giving_up = True
 
     def open(self) -> None:
         if self.open_failures:
             raise self.open_failures.popleft()
 
-    def commit(self, epoch: Epoch) -> Written:
+    def commit(self, epoch: Epoch, given_up: threading.Event) -> Written:
         self.entered.release()
         if not self.gate.wait(PATIENCE_S):
             raise AssertionError("the test never opened the gate")
+        if given_up.is_set() and self.minds_giving_up:
+            raise CommitFailedError("given up", membership_lost=False, producer_dead=False)
         if self.failures:
             raise self.failures.popleft()
         self.epochs.append(epoch)
@@ -206,7 +209,7 @@ class MemoryStarter:
     def cancel(self) -> None:
         pass
 
-    async def idle(self) -> None:
+    async def idle(self, deadline_s: float) -> None:
         pass
 
     def close(self) -> None:
@@ -231,6 +234,13 @@ class RecordingFlow:
 
     def end(self, task: TaskId) -> int | None:  # noqa: ARG002
         return None
+
+    def paused(self, task: TaskId) -> bool:  # noqa: ARG002
+        return False
+
+    @property
+    def held_bytes(self) -> int:
+        return 0
 
     async def release(self, positions: Mapping[TaskId, int]) -> None:
         self._released.put_nowait(positions)
@@ -293,7 +303,8 @@ class Rig:
 
     async def feed(self, records: RecordBatch, token: int | None = None) -> None:
         """Deliver a batch, by default under the current token."""
-        await self.engine.process(Delivery(records, self.engine.token if token is None else token))
+        under = self.engine.token if token is None else token
+        await self.engine.process(Delivery(records, under, 0))
 
     async def commit(self) -> bool:
         """Commit what is open."""

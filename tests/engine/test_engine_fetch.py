@@ -15,7 +15,7 @@ from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from app.engine.faust_fetch import Columns, lenient_records, read_columns
+from app.engine.faust_fetch import RECORD_OVERHEAD_BYTES, Columns, lenient_records, read_columns
 
 pytestmark = pytest.mark.broker
 
@@ -72,7 +72,7 @@ async def columns_until(consumer: AIOKafkaConsumer, tp: TopicPartition, last: by
     found = Columns()
     async with asyncio.timeout(PATIENCE_S):
         while not found.values or found.values[-1] != last:
-            read_columns(consumer._fetcher)
+            read_columns(consumer._fetcher, 1 << 20)
             got = await consumer._fetcher.fetched_records({tp}, timeout=0.2, max_records=2)
             for chunk in got.get(tp, ()):
                 found.extend(chunk)
@@ -120,6 +120,32 @@ def test_a_header_name_that_is_no_utf8_costs_no_record() -> None:
     ]
     assert found[0].headers == [("\ufffd\ufffdA\ufffd", b"x")]
     assert found[1].headers == [("good", None)]
+
+
+def test_columns_know_what_they_take_in_memory() -> None:
+    columns, more = Columns(), Columns()
+    columns.add(lenient_records(batch_with_bad_header(7, 0), 7))
+    overhead = RECORD_OVERHEAD_BYTES * 2
+    headers = 2 * RECORD_OVERHEAD_BYTES + len("\ufffd\ufffdA\ufffd") + len("x") + len("good")
+    assert columns.size == overhead + len("k0") + len("first") + len("second") + headers
+    more.extend(columns)
+    more.extend(columns)
+    assert more.size == 2 * columns.size
+
+
+async def test_a_chunk_ends_at_its_bytes(
+    kafka: str, topic: str, consumer: AIOKafkaConsumer
+) -> None:
+    await asyncio.to_thread(write, kafka, topic)
+    tp = TopicPartition(topic, 0)
+    consumer.assign([tp])
+    sizes: list[int] = []
+    async with asyncio.timeout(PATIENCE_S):
+        while sum(sizes) < 9:
+            read_columns(consumer._fetcher, 1)
+            got = await consumer._fetcher.fetched_records({tp}, timeout=0.2, max_records=1)
+            sizes += [len(chunk) for chunk in got.get(tp, ())]
+    assert sizes == [3, 3, 3], "one Kafka batch each"
 
 
 async def test_such_a_record_is_read_from_a_real_topic(
