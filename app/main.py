@@ -102,7 +102,7 @@ class Headrace(EngineApp):
             record_bytes_max=kafka.record_bytes_max,
         )
         writer = (
-            TransactionalWriter(config, self._probe)
+            TransactionalWriter(config, self._probe, self.clock)
             if settings.guarantee == "exactly_once"
             else AtLeastOnceWriter(config, self.commit_plainly)
         )

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Protocol, TypeVar
 
 from app.engine.clock import Clock
@@ -55,6 +55,12 @@ def as_failure(exc: BaseException) -> CommitFailedError | StoreError:
     return CommitFailedError(repr(exc), membership_lost=False, producer_dead=False)
 
 
+def _given_up() -> CommitFailedError:
+    return CommitFailedError(
+        "not done in time for the hand-over", membership_lost=False, producer_dead=False
+    )
+
+
 class Commits:
     """Commits epochs of one owner, one at a time, in offset order."""
 
@@ -78,6 +84,9 @@ class Commits:
         self.work = asyncio.Event()
         self._taken_at = 0.0
         self._cost_s = 0.0
+        self._writing: asyncio.Future[Written] | None = None
+        self._given_up = threading.Event()
+        self._late = False
 
     async def open(self) -> None:
         """Register the writer with the broker, ending what a former self left open."""
@@ -102,7 +111,7 @@ class Commits:
             if epoch is None:
                 return True
             try:
-                written = await self._in_thread(partial(self._write, epoch, self._owner.stores()))
+                written = await self._written(epoch)
             except (Exception, asyncio.CancelledError) as exc:
                 # Whatever it was: an epoch that is neither settled nor dropped would be
                 # skipped by the next one, whose position lies beyond it.
@@ -117,9 +126,49 @@ class Commits:
             self._metrics.commit_seconds.observe(self._clock.monotonic() - began)
             return True
 
-    def _write(self, epoch: Epoch, stores: Mapping[TaskId, Store]) -> Written:
+    async def drain(self, deadline_s: float) -> None:
+        """Commit what is open; what is not committed by then (loop time) is given up.
+
+        The epoch then counts as failed, though its thread may be at it for as long as a
+        transaction lasts, and the broker alone knows how it ends: whoever starts with these
+        partitions, here or elsewhere, waits for that.
+        """
+        deadline = asyncio.get_running_loop().call_at(deadline_s, self._give_up)
+        try:
+            await self.commit()
+        finally:
+            deadline.cancel()
+            self._late = False
+
+    def _give_up(self) -> None:
+        self._late = True
+        self._given_up.set()
+        if self._writing is not None:
+            self._writing.cancel()
+
+    async def _written(self, epoch: Epoch) -> Written:
+        if self._late:
+            raise _given_up()
+        given_up = self._given_up = threading.Event()
+        stores = self._owner.stores()
+        self._writing = asyncio.get_running_loop().run_in_executor(
+            self._thread, self._write, epoch, stores, given_up
+        )
+        try:
+            return await self._writing
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if given_up.is_set() and caller is not None and not caller.cancelling():
+                raise _given_up() from None
+            raise
+        finally:
+            self._writing = None
+
+    def _write(
+        self, epoch: Epoch, stores: Mapping[TaskId, Store], given_up: threading.Event
+    ) -> Written:
         began = time.thread_time()
-        written = self._writer.commit(epoch)
+        written = self._writer.commit(epoch, given_up)
         for task, rows in written.rows.items():
             position = Positions(written.changelog.get(task), epoch.tasks[task].position)
             stores[task].write(rows, position)

@@ -193,11 +193,16 @@ class Engine:
     # -- partitions ------------------------------------------------------------------------
 
     async def revoke(self) -> None:
-        """Hand over: commit what is done, then forget every partition."""
+        """Hand over: commit what is done, then forget every partition.
+
+        What is not committed within the drain timeout is given up: the group waits.
+        """
         self.token += 1
-        await self._cancel_start()
-        await self.commits.commit()
-        await self._cancel_start()
+        now_s = asyncio.get_running_loop().time()
+        deadline_s = now_s + self.config.drain_timeout_ms / 1000
+        await self._cancel_start(deadline_s)
+        await self.commits.drain(deadline_s)
+        await self._cancel_start(deadline_s)
         self._suspend()
         for task in self.tasks.values():
             task.close()
@@ -276,13 +281,13 @@ class Engine:
                 logger.warning("cannot commit yet, trying again: %s", exc)
                 await asyncio.sleep(REGISTER_AGAIN_S)
 
-    async def _cancel_start(self) -> None:
+    async def _cancel_start(self, deadline_s: float) -> None:
         starting, self._starting = self._starting, None
         if starting is not None and not starting.done():
             self.starter.cancel()
             starting.cancel()
             await asyncio.wait([starting])
-            await self.starter.idle()
+            await self.starter.idle(deadline_s)
 
     async def run(self) -> None:
         """Commit and tick for ever."""

@@ -77,3 +77,11 @@ class EngineConfig:
     def transaction_timeout_ms(self) -> int:
         """Four fifths of the session timeout."""
         return self.session_timeout_ms * 4 // 5
+
+    @property
+    def drain_timeout_ms(self) -> int:
+        """How long a hand-over waits for its last commit: half the session timeout.
+
+        The whole group stands still as long as one member hands over.
+        """
+        return self.session_timeout_ms // 2

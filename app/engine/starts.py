@@ -111,9 +111,14 @@ class Starter:
             self._restorer.catch_up(apart, self.progress, cancel.is_set)
         return {task.id: _start(task.id, task.store, points[task.id]) for task in tasks}
 
-    async def idle(self) -> None:
-        """Wait until the thread touches no store any more."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, lambda: None)
+    async def idle(self, deadline_s: float) -> None:
+        """Wait until the thread touches no store any more, or until then (loop time).
+
+        A broker that does not answer holds it for longer; what it does then fails.
+        """
+        loop = asyncio.get_running_loop()
+        passed = loop.run_in_executor(self._thread, lambda: None)
+        await asyncio.wait([passed], timeout=deadline_s - loop.time())
 
     def close(self) -> None:
         """Stop the thread."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,13 +77,18 @@ class StoreMemory:
 
 
 class Store:
-    """RocksDB of one partition. Not shared between processes."""
+    """RocksDB of one partition. Not shared between processes.
+
+    A thread that a hand-over did not wait for may still come to write: closed is closed.
+    """
 
     def __init__(self, path: Path, families: Iterable[str], memory: StoreMemory) -> None:
         self.path = path
         self._memory = memory
         self.rows = memory.rows
         self.families = tuple(sorted(families))
+        self._lock = threading.Lock()
+        self._closed = False
         self._open()
 
     @classmethod
@@ -120,10 +126,12 @@ class Store:
 
     def positions(self) -> Positions:
         """Where this store stands."""
-        if not self._columns:  # a reset that failed is tried again
-            self._open()
-        column = self._columns[_POSITIONS]
-        changelog, source = column.get(_CHANGELOG), column.get(_SOURCE)
+        with self._lock:
+            self._check_open()
+            if not self._columns:  # a reset that failed is tried again
+                self._open()
+            column = self._columns[_POSITIONS]
+            changelog, source = column.get(_CHANGELOG), column.get(_SOURCE)
         return Positions(
             None if changelog is None else int(changelog),
             None if source is None else int(source),
@@ -169,6 +177,17 @@ class Store:
         self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Positions
     ) -> None:
         """Apply changes (None deletes) and positions (None leaves as is) atomically."""
+        with self._lock:
+            self._check_open()
+            self._write(changes, positions)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError(f"the state in {self.path} was handed over")
+
+    def _write(
+        self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Positions
+    ) -> None:
         batch = rocksdict.WriteBatch(raw_mode=True)
         for family, rows in changes.items():
             handle = self._handles[family]
@@ -197,15 +216,22 @@ class Store:
 
     def close(self) -> None:
         """Release the folder. The store must not be used afterwards."""
+        with self._lock:
+            self._closed = True
+            self._release()
+
+    def _release(self) -> None:
         self._columns.clear()
         self._handles.clear()
         self._db.close()
 
     def reset(self) -> None:
         """Forget everything: the state will be rebuilt from the changelog."""
-        self.close()
-        set_aside(self.path)
-        self._open()
+        with self._lock:
+            self._check_open()
+            self._release()
+            set_aside(self.path)
+            self._open()
 
 
 def set_aside(path: Path) -> None:

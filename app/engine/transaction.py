@@ -8,13 +8,14 @@ the local stores.
 from __future__ import annotations
 
 import logging
-import time
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import confluent_kafka as ck
 from aiokafka.errors import KafkaError
 
+from app.engine.clock import Clock
 from app.engine.epoch import Epoch, TaskCommit, TaskId
 from app.engine.producing import EpochProducer, Rows, producer_config
 from app.engine.spec import EngineConfig
@@ -63,9 +64,10 @@ class Written:
 class TransactionalWriter(EpochProducer):
     """Exactly once: an epoch is one transaction."""
 
-    def __init__(self, config: EngineConfig, probe: Probe) -> None:
+    def __init__(self, config: EngineConfig, probe: Probe, clock: Clock) -> None:
         super().__init__(config)
         self._probe = probe
+        self._clock = clock
 
     def _new(self) -> ck.Producer:
         config = producer_config(self._config)
@@ -90,8 +92,11 @@ class TransactionalWriter(EpochProducer):
                     producer_dead=True,
                 ) from exc
 
-    def commit(self, epoch: Epoch) -> Written:
-        """Write one epoch, or raise :class:`CommitFailedError`."""
+    def commit(self, epoch: Epoch, given_up: threading.Event) -> Written:
+        """Write one epoch, or raise :class:`CommitFailedError`.
+
+        Once it is given up, it is aborted at its next step.
+        """
         if epoch.membership is None:
             raise CommitFailedError("no membership", membership_lost=True, producer_dead=False)
         self.open()
@@ -103,18 +108,22 @@ class TransactionalWriter(EpochProducer):
             )
             for task, commit in epoch.tasks.items()
         ]
-        deadline = time.monotonic() + self._config.transaction_timeout_ms / 1000
+        deadline = self._clock.monotonic() + self._config.transaction_timeout_ms / 1000
         try:
             producer.begin_transaction()
             self._probe("begun")
             rows, delivered = self.produce_all(epoch)
             self._probe("produced")
+            self._abort_if(given_up, producer)
             metadata = epoch.membership.metadata()
             self._retrying(
                 lambda left: producer.send_offsets_to_transaction(offsets, metadata, left), deadline
             )
             self._probe("offsets_sent")
+            self._abort_if(given_up, producer)
             self._retrying(producer.commit_transaction, deadline)
+        except CommitFailedError:
+            raise
         except ck.KafkaException as exc:
             raise self._failed(exc, producer) from exc
         except Exception as exc:
@@ -125,13 +134,12 @@ class TransactionalWriter(EpochProducer):
         self._probe("committed")
         return Written(rows, delivered)
 
-    @staticmethod
-    def _retrying(call: Callable[[float], None], deadline: float) -> None:
+    def _retrying(self, call: Callable[[float], None], deadline: float) -> None:
         while True:
             try:
-                call(max(0.1, deadline - time.monotonic()))
+                call(max(0.1, deadline - self._clock.monotonic()))
             except ck.KafkaException as exc:
-                if not exc.args[0].retriable() or time.monotonic() >= deadline:
+                if not exc.args[0].retriable() or self._clock.monotonic() >= deadline:
                     raise
                 # librdkafka resumes the same call where it stood; it waits inside.
                 continue
@@ -139,13 +147,7 @@ class TransactionalWriter(EpochProducer):
 
     def _failed(self, exc: ck.KafkaException, producer: ck.Producer) -> CommitFailedError:
         error: ck.KafkaError = exc.args[0]
-        dead = error.fatal() or not error.txn_requires_abort()
-        if not dead:
-            try:
-                producer.abort_transaction(self._config.transaction_timeout_ms / 1000)
-            except ck.KafkaException as abort_exc:
-                logger.warning("could not abort the transaction: %s", abort_exc)
-                dead = True
+        dead = error.fatal() or not error.txn_requires_abort() or not self._aborted(producer)
         if dead:
             self.close()
         return CommitFailedError(
@@ -153,6 +155,22 @@ class TransactionalWriter(EpochProducer):
             membership_lost=error.code() in _MEMBERSHIP_LOST,
             producer_dead=dead,
         )
+
+    def _abort_if(self, given_up: threading.Event, producer: ck.Producer) -> None:
+        if not given_up.is_set():
+            return
+        dead = not self._aborted(producer)
+        if dead:
+            self.close()
+        raise CommitFailedError("given up", membership_lost=False, producer_dead=dead)
+
+    def _aborted(self, producer: ck.Producer) -> bool:
+        try:
+            producer.abort_transaction(self._config.transaction_timeout_ms / 1000)
+        except ck.KafkaException as exc:
+            logger.warning("could not abort the transaction: %s", exc)
+            return False
+        return True
 
 
 class AtLeastOnceWriter(EpochProducer):
@@ -174,7 +192,7 @@ class AtLeastOnceWriter(EpochProducer):
     def open(self) -> None:
         """Nothing to register."""
 
-    def commit(self, epoch: Epoch) -> Written:
+    def commit(self, epoch: Epoch, given_up: threading.Event) -> Written:  # noqa: ARG002 - there is nothing to abort
         """Write one epoch, or raise :class:`CommitFailedError`."""
         self._undelivered = None
         rows, delivered = self.produce_all(epoch)

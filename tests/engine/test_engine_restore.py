@@ -36,6 +36,10 @@ TALLY = Counts(applied=2)
 METADATA = encode_metadata(LANES, TALLY)
 
 
+NEVER = threading.Event()
+"""The epoch is not given up."""
+
+
 def never() -> bool:
     return False
 
@@ -413,7 +417,7 @@ async def test_a_cancelled_start_is_no_start(world: World) -> None:
     assert await asyncio.to_thread(began.wait, PATIENCE_S)
     starter.cancel()
     assert await asyncio.wait_for(starting, PATIENCE_S) is None
-    await starter.idle()
+    await starter.idle(asyncio.get_running_loop().time() + PATIENCE_S)
     starter.close()
     producer.abort_transaction(PATIENCE_S)
 
@@ -443,7 +447,7 @@ def an_epoch(membership: Membership | None) -> Epoch:
 
 @pytest.fixture
 def writer(world: World) -> Iterator[TransactionalWriter]:
-    made = TransactionalWriter(world.config, lambda _step: None)
+    made = TransactionalWriter(world.config, lambda _step: None, SystemClock())
     yield made
     made.close()
 
@@ -451,7 +455,7 @@ def writer(world: World) -> Iterator[TransactionalWriter]:
 async def test_an_epoch_can_be_read_back_from_nothing(
     world: World, writer: TransactionalWriter, member: Membership
 ) -> None:
-    written = await asyncio.to_thread(writer.commit, an_epoch(member))
+    written = await asyncio.to_thread(writer.commit, an_epoch(member), NEVER)
     assert written.rows == {SOURCE: {COUNTS.identity: {b"a": b"2", b"gone": None}}}
     task = world.task()
     start, read = await world.starts(task)
@@ -463,7 +467,7 @@ async def test_an_epoch_can_be_read_back_from_nothing(
 async def rejected(world: World, writer: TransactionalWriter, epoch: Epoch) -> CommitFailedError:
     """The error of a commit that must fail and must leave nothing behind."""
     with pytest.raises(CommitFailedError) as caught:
-        await asyncio.to_thread(writer.commit, epoch)
+        await asyncio.to_thread(writer.commit, epoch, NEVER)
     task = world.task()
     start, _ = await world.starts(task)
     assert (start.position, world.rows(task)) == (0, {})
@@ -492,12 +496,12 @@ async def test_a_rejected_writer_commits_again_once_it_is_a_member(
 ) -> None:
     made_up = Membership(member.group, member.generation, "nobody")
     await rejected(world, writer, an_epoch(made_up))
-    await asyncio.to_thread(writer.commit, an_epoch(member))
+    await asyncio.to_thread(writer.commit, an_epoch(member), NEVER)
 
 
 async def test_an_epoch_without_a_membership_is_not_even_begun(writer: TransactionalWriter) -> None:
     with pytest.raises(CommitFailedError, match="membership") as caught:
-        writer.commit(an_epoch(None))
+        writer.commit(an_epoch(None), NEVER)
     assert caught.value.membership_lost
 
 
@@ -505,11 +509,11 @@ async def test_a_writer_that_takes_over_fences_its_former_self(
     world: World, writer: TransactionalWriter, member: Membership
 ):
     await asyncio.to_thread(writer.open)
-    heir = TransactionalWriter(world.config, lambda _step: None)
+    heir = TransactionalWriter(world.config, lambda _step: None, SystemClock())
     await asyncio.to_thread(heir.open)
     error = await rejected(world, writer, an_epoch(member))
     assert (error.membership_lost, error.producer_dead) == (False, True)
-    await asyncio.to_thread(heir.commit, an_epoch(member))
+    await asyncio.to_thread(heir.commit, an_epoch(member), NEVER)
     heir.close()
 
 
