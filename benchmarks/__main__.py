@@ -12,6 +12,7 @@ from benchmarks.engine_run import measure_engine
 from benchmarks.failover import failover
 from benchmarks.latency import bench_latency
 from benchmarks.process import machine
+from benchmarks.queries import bench_queries
 from benchmarks.results import (
     PLAIN,
     ROCKSDB,
@@ -82,6 +83,12 @@ def ingest() -> None:
 def latency() -> None:
     """Time from sending an event to the query that shows it, at 20 000 events/s."""
     _check(bench_latency)
+
+
+@main.command()
+def queries() -> None:
+    """Point queries under ingest, near and far, and a day of windows of one key."""
+    _check(bench_queries)
 
 
 main.add_command(failover)
