@@ -25,16 +25,23 @@ from app.engine.counts import Counts, decode_metadata
 from app.engine.epoch import TaskId
 from app.engine.lanes import Lanes
 from app.engine.offsets import GroupOffsets
+from app.engine.progress import Progress
 from app.engine.spec import EngineConfig
 from app.engine.store import Positions, Store
 
 logger = logging.getLogger(__name__)
 
 BATCH = 5_000
-_REQUEST_S = 10.0
-_ANSWER_S = _REQUEST_S + 5.0
+_REQUEST_S = 5.0
+_SLACK_S = 3.0
 """librdkafka does not keep to the timeout of every request."""
 _STABLE_S = 2.0
+_WHY_S = 2.0
+_POLL_S = 0.05
+"""Longest wait for a full batch: what a restore with nothing to read costs."""
+_NAMED_MAX = 3
+
+_TopicPartition = tuple[str, int]
 
 
 class RestoreCancelledError(Exception):
@@ -53,15 +60,6 @@ class StartPoint:
     log_start: int
     lanes: Lanes
     counts: Counts
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a restore has come; read by ``/ready`` from another thread."""
-
-    records: int = 0
-    wanted: int = 0
-    waiting_for: str = ""
 
 
 class Restorer:
@@ -106,8 +104,9 @@ class Restorer:
             return {}
         physical = self._config.physical
         tps = {(physical(t.topic), t.partition) for t in wanted}
-        progress.waiting_for = "committed offsets (a transaction may still hold them)"
-        found = self._committed(tps, cancelled)
+        progress.waits("the group's committed offsets")
+        found = self._committed(tps, progress, cancelled)
+        progress.waits("the broker to tell where topics begin and end")
         low = self._offsets(tps, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
         points = {}
         for task in wanted:
@@ -121,34 +120,40 @@ class Restorer:
         return points
 
     def _committed(
-        self, tps: Iterable[tuple[str, int]], cancelled: Callable[[], bool]
-    ) -> dict[tuple[str, int], ck.TopicPartition]:
+        self, tps: Iterable[_TopicPartition], progress: Progress, cancelled: Callable[[], bool]
+    ) -> dict[_TopicPartition, ck.TopicPartition]:
         while True:
             _check(cancelled)
             try:
                 return self._group.committed(tps, _STABLE_S)
             except ck.KafkaException as exc:
                 logger.info("committed offsets are not known yet: %s", exc.args[0].str())
-                time.sleep(0.1)
+            if progress.in_doubt():
+                progress.explain(self._group.why_not(tps))
+            time.sleep(_POLL_S)
 
     def close(self) -> None:
         """Disconnect."""
         self._group.close()
 
     def _offsets(
-        self, tps: Iterable[tuple[str, int]], spec: OffsetSpec
-    ) -> dict[tuple[str, int], int]:
+        self,
+        tps: Iterable[_TopicPartition],
+        spec: OffsetSpec,
+        isolation: ck.IsolationLevel = ck.IsolationLevel.READ_UNCOMMITTED,
+        request_s: float = _REQUEST_S,
+    ) -> dict[_TopicPartition, int]:
         request = {ck.TopicPartition(topic, partition): spec for topic, partition in tps}
         if not request:
             return {}
         futures = self._admin.list_offsets(
             request,
-            isolation_level=ck.IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=_REQUEST_S,
+            isolation_level=isolation,
+            request_timeout=request_s,
         )
         try:
             return {
-                (tp.topic, tp.partition): future.result(_ANSWER_S).offset
+                (tp.topic, tp.partition): future.result(request_s + _SLACK_S).offset
                 for tp, future in futures.items()
             }
         except (ck.KafkaException, TimeoutError) as exc:
@@ -164,12 +169,13 @@ class Restorer:
         cancelled: Callable[[], bool],
     ) -> None:
         """Apply each changelog (physical topic) to its store, up to its end now."""
-        by_tp = {(topic, task.partition): (task, store) for task, (topic, store) in stores.items()}
+        by_tp = {(topic, task.partition): store for task, (topic, store) in stores.items()}
+        progress.waits("the broker to tell where topics begin and end")
         ends = self._offsets(by_tp, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-        starts: dict[tuple[str, int], int] = {}
-        for tp, (_, store) in by_tp.items():
-            at = store.positions().changelog
-            if at is not None and at > ends[tp]:
+        behind: dict[_TopicPartition, int] = {}
+        for tp, store in by_tp.items():
+            at = store.positions().changelog or 0
+            if at > ends[tp]:
                 logger.warning(
                     "%s is ahead of its changelog %s/%d (%d > %d): rebuilt",
                     store.path,
@@ -178,64 +184,102 @@ class Restorer:
                     ends[tp],
                 )
                 store.reset()
-                at = None
-            starts[tp] = at or 0
-        behind = {tp for tp in by_tp if starts[tp] < ends[tp]}
-        progress.wanted = sum(ends[tp] - starts[tp] for tp in behind)
-        progress.waiting_for = "changelog" if behind else ""
+                at = 0
+            if at < ends[tp]:
+                behind[tp] = at
         if behind:
-            self._read(by_tp, {tp: starts[tp] for tp in behind}, ends, progress, cancelled)
-        progress.waiting_for = ""
+            progress.wants(sum(ends[tp] - at for tp, at in behind.items()))
+            progress.waits("changelog records")
+            self._read(by_tp, behind, ends, progress, cancelled)
 
     def _read(
         self,
-        by_tp: Mapping[tuple[str, int], tuple[TaskId, Store]],
-        starts: Mapping[tuple[str, int], int],
-        ends: Mapping[tuple[str, int], int],
+        stores: Mapping[_TopicPartition, Store],
+        starts: Mapping[_TopicPartition, int],
+        ends: Mapping[_TopicPartition, int],
         progress: Progress,
         cancelled: Callable[[], bool],
     ) -> None:
         consumer = ck.Consumer(self._consumer_config)
+        at, pending = dict(starts), set(starts)
         try:
             consumer.assign([ck.TopicPartition(*tp, offset) for tp, offset in starts.items()])
-            pending = set(starts)
             while pending:
                 _check(cancelled)
-                held: dict[tuple[str, int], list[ck.Message]] = {}
-                reached: dict[tuple[str, int], int] = {}
-                for message in consumer.consume(BATCH, 0.2):
-                    tp = (message.topic() or "", message.partition() or 0)
-                    error = message.error()
-                    if error is None:
-                        held.setdefault(tp, []).append(message)
-                    elif error.code() == ck.KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
-                        # The end a committed reader sees; it lies behind transaction markers.
-                        reached[tp] = message.offset() or 0
-                    else:
-                        raise RestoreError(f"{tp[0]}/{tp[1]}: {error.str()}")
+                held, reached = _sorted(consumer.consume(BATCH, _POLL_S))
                 for tp, messages in held.items():
-                    apply_records(by_tp[tp][1], messages)
-                    progress.records += len(messages)
+                    size_bytes = apply_records(stores[tp], messages)
+                    last = messages[-1].offset() or 0
+                    progress.reads(last + 1 - at[tp], len(messages), size_bytes)
+                    at[tp] = last + 1
                 for tp, offset in reached.items():
                     if tp in pending and offset >= ends[tp]:
-                        by_tp[tp][1].write({}, Positions(changelog=offset))
+                        stores[tp].write({}, Positions(changelog=offset))
+                        progress.reads(offset - at[tp], 0, 0)
                         pending.discard(tp)
+                if progress.in_doubt():
+                    progress.explain(self._why_short(pending, ends))
         finally:
             consumer.close()
 
+    def _why_short(
+        self, pending: Iterable[_TopicPartition], ends: Mapping[_TopicPartition, int]
+    ) -> str:
+        """Why a committed reader does not come to the end of these changelogs."""
+        try:
+            stable = self._offsets(
+                pending,
+                OffsetSpec.latest(),  # type: ignore[no-untyped-call]
+                ck.IsolationLevel.READ_COMMITTED,
+                _WHY_S,
+            )
+        except RestoreError as exc:
+            return str(exc)
+        held = {tp: ends[tp] - lso for tp, lso in stable.items() if lso < ends[tp]}
+        if not held:
+            return "the broker has records that can be read, and does not send them"
+        named = ", ".join(
+            f"{topic}/{partition} (last stable offset {stable[topic, partition]}, {behind} before "
+            f"the end)"
+            for (topic, partition), behind in sorted(held.items())[:_NAMED_MAX]
+        )
+        return (
+            f"an open transaction holds {named}; it ends with its producer's commit or abort, or "
+            "after its transaction timeout; kafka-transactions.sh find-hanging names one that hangs"
+        )
 
-def apply_records(store: Store, messages: Iterable[ck.Message]) -> None:
-    """Apply changelog records of one partition to its store, in one write.
+
+def _sorted(
+    messages: Iterable[ck.Message],
+) -> tuple[dict[_TopicPartition, list[ck.Message]], dict[_TopicPartition, int]]:
+    """Records by partition, and the ends that were reached, as a committed reader sees them."""
+    held: dict[_TopicPartition, list[ck.Message]] = {}
+    reached: dict[_TopicPartition, int] = {}
+    for message in messages:
+        tp = (message.topic() or "", message.partition() or 0)
+        error = message.error()
+        if error is None:
+            held.setdefault(tp, []).append(message)
+        elif error.code() == ck.KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
+            reached[tp] = message.offset() or 0  # it lies behind transaction markers
+        else:
+            raise RestoreError(f"{tp[0]}/{tp[1]}: {error.str()}")
+    return held, reached
+
+
+def apply_records(store: Store, messages: Iterable[ck.Message]) -> int:
+    """Apply changelog records of one partition to its store, in one write; their bytes.
 
     Rows of unknown tables and records that are no rows (foreign garbage) change nothing.
     """
     families = set(store.families)
     changes: dict[str, dict[bytes, bytes | None]] = {}
     source: int | None = None
-    last = -1
+    last, size_bytes = -1, 0
     for message in messages:
         last = message.offset() or 0
         key, value = message.key(), message.value()
+        size_bytes += len(key or b"") + len(value or b"")
         if key is None:
             continue
         if key == POSITION_KEY:
@@ -246,6 +290,7 @@ def apply_records(store: Store, messages: Iterable[ck.Message]) -> None:
         if parsed is not None and parsed[0] in families:
             changes.setdefault(parsed[0], {})[parsed[1]] = value
     store.write(changes, Positions(changelog=last + 1, source=source))
+    return size_bytes
 
 
 def _check(cancelled: Callable[[], bool]) -> None:

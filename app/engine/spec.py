@@ -54,8 +54,7 @@ class EngineConfig:
     """How the engine runs on this worker.
 
     ``transactional_id`` must be unique per worker data folder: two workers with one id
-    would fence each other. ``transaction_timeout_ms`` is below the session timeout, so that
-    a dead worker's transaction is gone by the time its partitions move.
+    would fence each other.
     ``record_bytes_max`` is the largest record the topics admit, ``fetch_memory_bytes`` what may
     be fetched and not yet processed.
     """
@@ -75,8 +74,13 @@ class EngineConfig:
 
     @property
     def transaction_timeout_ms(self) -> int:
-        """Four fifths of the session timeout."""
-        return self.session_timeout_ms * 4 // 5
+        """Three seconds below the session timeout, but no less than half of it.
+
+        So a dead worker's transaction is over when its partitions move: a scan of the embedded
+        broker, every 2 s, lies between, and the heartbeat that came last before the death.
+        """
+        # Clients take no transaction timeout under a second.
+        return max(1_000, self.session_timeout_ms // 2, self.session_timeout_ms - 3_000)
 
     @property
     def drain_timeout_ms(self) -> int:

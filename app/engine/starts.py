@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,8 +19,8 @@ from app.engine.clock import Clock
 from app.engine.counts import Counts
 from app.engine.epoch import TaskId
 from app.engine.lanes import Lanes
+from app.engine.progress import Progress
 from app.engine.restore import (
-    Progress,
     RestoreCancelledError,
     RestoreError,
     Restorer,
@@ -53,7 +53,7 @@ class Starter:
         self._restorer = Restorer(config)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="restore")
         self._cancel = threading.Event()
-        self.progress = Progress()
+        self.progress = Progress(clock)
 
     def cancel(self) -> None:
         """Make a restore under way give up soon."""
@@ -63,37 +63,44 @@ class Starter:
         """Start of each task, tried until the broker answers; None when cancelled."""
         self._cancel.set()
         cancel = self._cancel = threading.Event()
-        self.progress = Progress()
+        progress = self.progress = Progress(self._clock)
         began, attempt = self._clock.monotonic(), 0
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                found = await loop.run_in_executor(self._thread, self._restore, tasks, cancel)
-            except RestoreCancelledError:
-                return None
-            except (RestoreError, StoreError, ck.KafkaException) as exc:
-                wait = _BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)]
-                attempt += 1
-                logger.warning("cannot restore yet (next try in %.1f s): %s", wait, exc)
-                await asyncio.sleep(wait)
-            else:
-                logger.info(
-                    "restored %d partitions, %d changelog records, in %.2f s",
-                    len(tasks),
-                    self.progress.records,
-                    self._clock.monotonic() - began,
-                )
-                self.progress = Progress()
-                return found
+        try:
+            while True:
+                try:
+                    found = await loop.run_in_executor(
+                        self._thread, self._restore, tasks, progress, cancel.is_set
+                    )
+                except RestoreCancelledError:
+                    return None
+                except (RestoreError, StoreError, ck.KafkaException) as exc:
+                    wait = _BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)]
+                    attempt += 1
+                    logger.warning("cannot restore yet (next try in %.1f s): %s", wait, exc)
+                    progress.explain(str(exc))
+                    await asyncio.sleep(wait)
+                else:
+                    logger.info(
+                        "restored %d partitions, %d changelog records, in %.2f s",
+                        len(tasks),
+                        progress.records,
+                        self._clock.monotonic() - began,
+                    )
+                    return found
+        finally:
+            progress.end()
 
-    def _restore(self, tasks: Sequence[Task], cancel: threading.Event) -> Mapping[TaskId, Start]:
-        points = self._restorer.start_points((t.id for t in tasks), self.progress, cancel.is_set)
+    def _restore(
+        self, tasks: Sequence[Task], progress: Progress, cancelled: Callable[[], bool]
+    ) -> Mapping[TaskId, Start]:
+        points = self._restorer.start_points((t.id for t in tasks), progress, cancelled)
         stores = {
             task.id: (self._config.physical(task.spec.changelog or ""), task.store)
             for task in tasks
             if task.store is not None
         }
-        self._restorer.catch_up(stores, self.progress, cancel.is_set)
+        self._restorer.catch_up(stores, progress, cancelled)
         apart = {
             task: (topic, store)
             for task, (topic, store) in stores.items()
@@ -108,7 +115,7 @@ class Starter:
                     points[task].committed,
                 )
                 store.reset()
-            self._restorer.catch_up(apart, self.progress, cancel.is_set)
+            self._restorer.catch_up(apart, progress, cancelled)
         return {task.id: _start(task.id, task.store, points[task.id]) for task in tasks}
 
     async def idle(self, deadline_s: float) -> None:

@@ -89,6 +89,8 @@ class Store:
         self.families = tuple(sorted(families))
         self._lock = threading.Lock()
         self._closed = False
+        self.damaged = False
+        """RocksDB found its files corrupt: only :meth:`reset` helps."""
         self._open()
 
     @classmethod
@@ -131,7 +133,10 @@ class Store:
             if not self._columns:  # a reset that failed is tried again
                 self._open()
             column = self._columns[_POSITIONS]
-            changelog, source = column.get(_CHANGELOG), column.get(_SOURCE)
+            try:
+                changelog, source = column.get(_CHANGELOG), column.get(_SOURCE)
+            except Exception as exc:  # rocksdict raises bare Exception
+                raise self._failed("read", exc) from exc
         return Positions(
             None if changelog is None else int(changelog),
             None if source is None else int(source),
@@ -142,8 +147,12 @@ class Store:
         try:
             value: bytes | None = self._columns[family].get(key)
         except Exception as exc:  # rocksdict raises bare Exception
-            raise StoreError(f"cannot read the state in {self.path}: {exc}") from exc
+            raise self._failed("read", exc) from exc
         return value
+
+    def _failed(self, what: str, exc: Exception) -> StoreError:
+        self.damaged = self.damaged or str(exc).startswith("Corruption")
+        return StoreError(f"cannot {what} the state in {self.path}: {exc}")
 
     def range(
         self, family: str, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
@@ -171,6 +180,10 @@ class Store:
                 cursor.prev()
             else:
                 cursor.next()
+        try:
+            cursor.status()  # a cursor that comes upon an error just ends
+        except Exception as exc:  # rocksdict raises bare Exception
+            raise self._failed("read", exc) from exc
         return iter(rows)
 
     def write(
@@ -204,7 +217,7 @@ class Store:
         try:
             self._db.write(batch)
         except Exception as exc:  # rocksdict raises bare Exception
-            raise StoreError(f"cannot write the state in {self.path}: {exc}") from exc
+            raise self._failed("write", exc) from exc
 
     def size_bytes(self) -> int:
         """Estimated size on disk and in write buffers."""
@@ -232,6 +245,7 @@ class Store:
             self._release()
             set_aside(self.path)
             self._open()
+            self.damaged = False
 
 
 def set_aside(path: Path) -> None:

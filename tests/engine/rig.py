@@ -26,7 +26,7 @@ from app.engine.lanes import Lanes
 from app.engine.membership import Membership
 from app.engine.metrics import EngineMetrics
 from app.engine.partitioner import partition_for
-from app.engine.restore import Progress
+from app.engine.progress import Progress
 from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.starts import Start, Starter
 from app.engine.task import Task

@@ -21,7 +21,8 @@ from app.engine.counts import Counts, encode_metadata
 from app.engine.epoch import Epoch, TaskCommit, TaskId
 from app.engine.lanes import LIVE, Lanes
 from app.engine.membership import Membership
-from app.engine.restore import Progress, RestoreCancelledError, Restorer, StartPoint
+from app.engine.progress import Progress
+from app.engine.restore import RestoreCancelledError, Restorer, StartPoint
 from app.engine.spec import EngineConfig
 from app.engine.starts import Start, Starter
 from app.engine.store import Positions, Store, StoreMemory

@@ -14,7 +14,8 @@ from app.engine.batch import RecordBatch
 from app.engine.effects import Effects, Reject, View
 from app.engine.epoch import TaskId
 from app.engine.lanes import LIVE
-from app.engine.restore import Progress, Restorer
+from app.engine.progress import Progress
+from app.engine.restore import Restorer
 from app.engine.starts import Start
 from app.engine.store import Positions, Store, StoreError, StoreMemory
 from app.engine.task import Task
