@@ -17,7 +17,7 @@ from web.live.feed import REPORT_PATH, LiveFeed
 from web.page import page_routes
 from web.peers import Peers
 from web.problem import problems
-from web.queries import ledger, requests, windows
+from web.queries import consumers, ledger, requests, windows
 from web.queries.condition import Condition
 
 REQUESTS_WINDOW = "requests_per_endpoint"
@@ -67,6 +67,7 @@ def build_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
         web.get(f"{windows.PATH}/{{name}}", of_windows.page),
         web.get(f"{windows.PATH}/{{name}}/{{key:.+}}", of_windows.one),
         web.get(ledger.PATH, accounts.handle),
+        web.get(consumers.PATH, consumers.Consumers(deps.queries, peers, deps.sources).handle),
         web.get("/metrics", condition.metrics),
         web.get(requests.PATH, counts.handle),
         web.get("/ready", condition.ready),

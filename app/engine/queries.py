@@ -11,6 +11,7 @@ from app.engine.epoch import TaskId
 from app.engine.partitioner import partition_for
 from app.engine.query import (
     CommitListener,
+    ConsumerRow,
     LedgerRow,
     NotOwnedError,
     NotReadyError,
@@ -21,6 +22,7 @@ from app.engine.spec import AgentSpec
 from app.engine.standby import StandbyRows
 from app.engine.standby_tail import Standby
 from app.engine.task import CommittedRows, Task, TaskState
+from app.engine.watch import consumer_row
 
 
 class Cluster(Protocol):
@@ -130,11 +132,7 @@ class EngineQueries:
             return True, "ready"
         progress = self._engine.starter.progress
         detail = f"restoring {waiting} of {len(self._engine.tasks)} partitions"
-        if progress.wanted:
-            detail += f", {progress.records} of at most {progress.wanted} changelog records read"
-        if progress.waiting_for:
-            detail += f", waiting for {progress.waiting_for}"
-        return False, detail
+        return False, f"{detail}: {progress}" if progress.waiting_for else detail
 
     def ledger(self) -> list[LedgerRow]:
         """Account of every partition this worker runs."""
@@ -151,6 +149,10 @@ class EngineQueries:
             for task in self._engine.tasks.values()
             if task.state is TaskState.RUNNING
         ]
+
+    def consumers(self) -> list[ConsumerRow]:
+        """Every partition this worker owns, whatever its state."""
+        return [consumer_row(task, self._engine.flow) for task in self._engine.tasks.values()]
 
     def live(self) -> tuple[bool, str]:
         """Whether every partition moves that should, and if not, which and why."""

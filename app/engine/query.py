@@ -83,6 +83,29 @@ class LedgerRow:
     lag: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class ConsumerRow:
+    """One partition of an agent's topic, as its worker reads it.
+
+    ``state``: restoring, running or halted. ``position`` is the next offset to process,
+    ``committed_position`` the one a crash goes back to, ``end`` where committed records end,
+    ``lag`` what lies between (all None while not known). ``batch_size``: records a step is
+    given at most. ``paused``: nothing is fetched, because enough is held or it is halted.
+    ``watermark_ms``: highest event time of live traffic, None before the first.
+    """
+
+    topic: str
+    partition: int
+    state: str
+    position: int | None
+    committed_position: int | None
+    end: int | None
+    lag: int | None
+    batch_size: int
+    paused: bool
+    watermark_ms: int | None
+
+
 CommitListener = Callable[[int, Mapping[bytes, Any]], None]
 """Called on the event loop after a commit with (partition, key -> new state; None: deleted)."""
 
@@ -128,6 +151,10 @@ class Queries(Protocol):
 
     def ledger(self) -> list[LedgerRow]:
         """Account of every partition this worker runs."""
+        ...
+
+    def consumers(self) -> list[ConsumerRow]:
+        """Every partition this worker owns, whatever its state."""
         ...
 
     def live(self) -> tuple[bool, str]:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from app.engine.clock import Clock
 from app.engine.delivery import Reach
 from app.engine.epoch import TaskId
+from app.engine.lanes import LIVE, NO_WATERMARK
 from app.engine.liveness import Liveness, Sight, lag
 from app.engine.metrics import EngineMetrics
-from app.engine.restore import Progress
+from app.engine.progress import Progress, RestoreWatch
+from app.engine.query import ConsumerRow
 from app.engine.task import Task, TaskState
 
 STALL_S = 30.0
@@ -26,28 +28,36 @@ class Watch:
         self._liveness = Liveness(stall_s)
         self._sights: dict[TaskId, Sight] = {}
         self._looks = 0
+        self._restore = RestoreWatch(clock)
+        metrics.registry.register(self._restore)
 
     def look(self, tasks: Mapping[TaskId, Task], reach: Reach | None, restore: Progress) -> None:
         """Take note of every partition owned now; metrics of others vanish."""
-        gone = self._sights.keys() - tasks.keys()
-        for task in gone:
-            self._metrics.forget(task.topic, task.partition)
+        self._restore.look(restore)
+        for gone in self._sights.keys() - tasks.keys():
+            self._metrics.forget(gone.topic, gone.partition)
         self._sights = {task_id: _sight(task, reach, restore) for task_id, task in tasks.items()}
-        for task_id, sight in self._sights.items():
-            if sight.lag is not None:
-                self._metrics.lag.labels(task_id.topic, str(task_id.partition)).set(sight.lag)
-        if self._looks % STATE_SIZE_EVERY == 0:
-            self._measure(tasks)
+        for task in tasks.values():
+            self._show(task, reach)
+        if reach is not None:
+            self._metrics.held_bytes.set(reach.held_bytes)
         self._looks += 1
         self._liveness.observe(self._sights, self._clock.monotonic())
 
-    def _measure(self, tasks: Mapping[TaskId, Task]) -> None:
-        sizes: dict[str, int] = {}
-        for task in tasks.values():
-            if task.store is not None and task.state is TaskState.RUNNING:
-                sizes[task.id.topic] = sizes.get(task.id.topic, 0) + task.store.size_bytes()
-        for topic, size in sizes.items():
-            self._metrics.state_bytes.labels(topic).set(size)
+    def _show(self, task: Task, reach: Reach | None) -> None:
+        row, metrics = consumer_row(task, reach), self._metrics
+        measured = [
+            (metrics.lag, row.lag),
+            (metrics.position, row.position),
+            (metrics.committed, row.committed_position),
+            (metrics.paused, int(row.paused)),
+            (metrics.watermark, row.watermark_ms),
+        ]
+        store = task.store if task.state is TaskState.RUNNING else None
+        if store is not None and self._looks % STATE_SIZE_EVERY == 0:
+            measured.append((metrics.state_bytes, store.size_bytes()))
+        for gauge, value in measured:
+            metrics.show(gauge, row.topic, row.partition, value)
 
     def lag(self, task: TaskId) -> int | None:
         """Records behind at the last look; None while not known."""
@@ -60,14 +70,37 @@ class Watch:
 
 
 def _sight(task: Task, reach: Reach | None, restore: Progress) -> Sight:
+    if task.state is TaskState.HALTED:
+        return Sight(task.position, task_lag(task, reach), task.halted_by)
     if task.state is not TaskState.RUNNING:
-        waiting_for = task.halted_by or restore.waiting_for or "the broker"
-        return Sight(restore.records, None, waiting_for)
+        return Sight(restore.records, None, restore.waiting_for or "the broker")
+    return Sight(task.position, task_lag(task, reach))
+
+
+def task_lag(task: Task, reach: Reach | None) -> int | None:
+    """Records between what is processed and the end of the log; None while that is not known."""
     end = None if reach is None else reach.end(task.id)
-    if reach is None or end is None:
+    if reach is None or end is None or task.state not in (TaskState.RUNNING, TaskState.HALTED):
         # Nothing was fetched yet: an empty partition answers within the fetch wait.
-        return Sight(task.position, None)
+        return None
     fetched = reach.fetched(task.id)
     delivered = reach.delivered(task.id)
-    behind = lag(task.position, delivered, task.position if fetched is None else fetched, end)
-    return Sight(task.position, behind)
+    return lag(task.position, delivered, task.position if fetched is None else fetched, end)
+
+
+def consumer_row(task: Task, reach: Reach | None) -> ConsumerRow:
+    """A partition as operators see it."""
+    started = task.state in (TaskState.RUNNING, TaskState.HALTED)
+    watermark_ms = task.lanes.watermark(LIVE)
+    return ConsumerRow(
+        task.id.topic,
+        task.id.partition,
+        task.state.value,
+        task.position if started else None,
+        task.committed_position if started else None,
+        None if reach is None else reach.end(task.id),
+        task_lag(task, reach),
+        task.batch_size.records,
+        reach is not None and reach.paused(task.id),
+        watermark_ms if started and watermark_ms != NO_WATERMARK else None,
+    )

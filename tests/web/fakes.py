@@ -14,7 +14,14 @@ from prometheus_client import CollectorRegistry
 from app.engine.batch import Headers
 from app.engine.chunks import LaneMark
 from app.engine.partitioner import partition_for
-from app.engine.query import CommitListener, LedgerRow, NotOwnedError, NotReadyError, Owner
+from app.engine.query import (
+    CommitListener,
+    ConsumerRow,
+    LedgerRow,
+    NotOwnedError,
+    NotReadyError,
+    Owner,
+)
 from app.models.event import LogEvent
 from app.settings import Settings
 from tables.histogram import bucket
@@ -183,6 +190,9 @@ class MemoryQueries:
         return (not waiting, f"restoring {waiting}" if waiting else "ready")
 
     def ledger(self) -> list[LedgerRow]:
+        return []
+
+    def consumers(self) -> list[ConsumerRow]:
         return []
 
     def live(self) -> tuple[bool, str]:

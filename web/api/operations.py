@@ -93,6 +93,14 @@ _WORKER: Final = (
         "+ rejected.",
         answers=(200, 503),
     ),
+    Operation(
+        "get",
+        "/api/v1/consumers",
+        "Operations",
+        "How far every partition is read, and by whom: position, committed, lag, batch size, "
+        "paused.",
+        answers=(200, 503),
+    ),
     Operation("get", "/ready", "Operations", "Whether every partition is restored", (), (200, 503)),
     Operation(
         "get", "/api/v1/health", "Operations", "Whether every partition moves", (), (200, 503)

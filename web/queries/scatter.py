@@ -77,7 +77,13 @@ async def gather(
     topic: str = PARTIALS_TOPIC,
 ) -> Gathered[T]:
     """Ask all other owners of the topic's tables for ``path``, :data:`HOP_TIMEOUT_S` in all."""
-    owners = queries.owners(topic)
+    return await ask_owners(queries.owners(topic), peers, path, decode)
+
+
+async def ask_owners(
+    owners: list[Owner], peers: Peers, path: str, decode: Callable[[bytes], T]
+) -> Gathered[T]:
+    """Ask every other worker among the owners at once, :data:`HOP_TIMEOUT_S` in all."""
     urls = remote_urls(owners)
 
     async def ask(url: str) -> T | None:

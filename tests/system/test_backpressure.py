@@ -1,0 +1,189 @@
+"""More than a worker can take: memory stays bounded, partitions pause, and nothing is lost."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import psutil
+import pytest
+
+from agents.topics import LOG_EVENTS
+from app.engine.pacing import SIZE_MIN, SIZE_START
+from tests.system.harness import (
+    Cluster,
+    Feeder,
+    Reference,
+    Worker,
+    committed_windows,
+    events,
+    total,
+    wait_for,
+)
+from tests.system.throttle import ENTRY, FOLDER, Throttle
+
+pytestmark = pytest.mark.broker
+
+FIRST_PORT = 17_150
+START_MS = 1_790_000_000_000
+FETCH_MEMORY = 8 << 20
+GROWTH_MAX = 64 << 20
+"""What a worker may take above what it has when idle: the bound of what is fetched, twice (it is
+an estimate, and the allocator keeps what was freed), the open epoch and one fetch."""
+STOPPED, FREE = Throttle(stopped=True), Throttle()
+
+
+@pytest.fixture
+def cluster(kafka: str, namespace: str, tmp_path: Path) -> Cluster:
+    return Cluster(kafka, namespace, tmp_path / "home")
+
+
+class Throttled:
+    """A worker with a throttle, and what it says of ``log-events``."""
+
+    def __init__(self, cluster: Cluster, port: int, throttle: Throttle) -> None:
+        self._folder = cluster.home / f"throttle-{port}"
+        throttle.set(self._folder)
+        self.worker: Worker = cluster.worker(
+            port,
+            entry=ENTRY,
+            **{FOLDER: str(self._folder), "HEADRACE_FETCH_MEMORY_BYTES": str(FETCH_MEMORY)},
+        )
+        self.worker.ready()
+        self._idle_rss = self.rss()
+
+    def set(self, throttle: Throttle) -> None:
+        throttle.set(self._folder)
+
+    def rss(self) -> int:
+        rss: int = psutil.Process(self.worker.process.pid).memory_info().rss
+        return rss
+
+    def bounded(self) -> bool:
+        return self.rss() - self._idle_rss < GROWTH_MAX
+
+    def rows(self) -> list[dict[str, Any]]:
+        status, answer = self.worker.get("/api/v1/consumers")
+        assert status == 200, answer
+        return [row for row in answer["rows"] if row["topic"] == LOG_EVENTS]
+
+    def lag(self) -> int | None:
+        lags = [row["lag"] for row in self.rows()]
+        return None if None in lags else sum(lags)
+
+    def batch_sizes(self) -> list[int]:
+        return [row["batch_size"] for row in self.rows()]
+
+    def gauge(self, name: str) -> list[float]:
+        """Values of a gauge over the partitions."""
+        found = re.findall(
+            rf'^{name}\{{.*topic="{LOG_EVENTS}"\}} (\S+)$',
+            str(self.worker.get("/metrics")[1]),
+            re.MULTILINE,
+        )
+        return [float(value) for value in found]
+
+
+@pytest.fixture
+def throttled(cluster: Cluster) -> Iterator[Callable[[int, Throttle], Throttled]]:
+    started: list[Throttled] = []
+
+    def start(port: int, throttle: Throttle) -> Throttled:
+        started.append(Throttled(cluster, port, throttle))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.worker.stop()
+
+
+def small_events() -> list[tuple[bytes, bytes]]:
+    return [
+        (event["service"].encode(), json.dumps(event).encode())
+        for event in events(3, 64, keys=8, start_ms=START_MS, rate=1_000)
+    ]
+
+
+def test_a33_3_a_million_records_wait_for_a_stopped_handler_outside_of_memory(
+    cluster: Cluster, throttled: Callable[[int, Throttle], Throttled]
+) -> None:
+    backlog = 1_000_000
+    worker = throttled(FIRST_PORT, STOPPED)
+    feeder = Feeder(cluster)
+    for key, value in itertools.islice(itertools.cycle(small_events()), backlog):
+        feeder.raw(key, value)
+    feeder.flush()
+
+    wait_for("the lag is the backlog", lambda: worker.lag() == backlog or None)
+    wait_for("the gauge says so", lambda: sum(worker.gauge("consumer_lag")) == backlog or None)
+    assert all(row["paused"] for row in worker.rows())
+    assert worker.gauge("consumer_paused") == [1.0] * cluster.partitions
+    assert {row["position"] for row in worker.rows()} == {0}
+    assert worker.bounded()
+
+    worker.set(FREE)
+    wait_for("the backlog is done", lambda: worker.lag() == 0 or None)
+    assert worker.bounded()
+    assert not any(row["paused"] for row in worker.rows())
+
+
+def wordy(made: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Events whose text does not compress: what is fetched ahead holds few of them."""
+    draw = Random(5)
+    for event in made:
+        yield event | {"message": f"{draw.getrandbits(800):0200x}"}
+
+
+def test_a44_9_twice_the_capacity_pauses_and_catches_up_exactly(
+    cluster: Cluster, throttled: Callable[[int, Throttle], Throttled]
+) -> None:
+    capacity, seconds = 4_000, 6
+    worker = throttled(FIRST_PORT + 1, Throttle(record_s=1 / capacity))
+    feeder, reference = Feeder(cluster), Reference()
+    count = 2 * capacity * seconds
+    made = wordy(events(9, count, keys=40, start_ms=START_MS, rate=1_000))
+    seen: list[tuple[int, bool]] = []
+
+    def look(until_s: float = 0.0) -> bool | None:
+        """Take a look; whether it is so late."""
+        assert worker.bounded()
+        seen.append((worker.lag() or 0, any(row["paused"] for row in worker.rows())))
+        return time.monotonic() >= until_s or None
+
+    began = time.monotonic()
+    for fed in range(capacity, count + 1, capacity):
+        feeder.send(itertools.islice(made, capacity), reference)
+        feeder.flush()
+        due = began + fed / (2 * capacity)
+        wait_for("half a second of load", partial(look, due))
+    assert max(lag for lag, _ in seen) > capacity
+    assert any(paused for _, paused in seen)
+
+    wait_for("all is read", lambda: (look() and worker.lag() == 0) or None)
+    wait_for("all is counted", lambda: total(committed_windows(cluster)) >= count or None)
+    assert reference.differences(committed_windows(cluster)) == []
+    assert not any(row["paused"] for row in worker.rows())
+
+
+def test_a33_2_batches_shrink_while_the_handler_is_slow_and_grow_again(
+    cluster: Cluster, throttled: Callable[[int, Throttle], Throttled]
+) -> None:
+    worker = throttled(FIRST_PORT + 2, Throttle(batch_s=0.2))
+    assert worker.batch_sizes() == [SIZE_START] * cluster.partitions
+    feeder = Feeder(cluster)
+    (key, value), *_ = small_events()
+    for _ in range(30_000):
+        feeder.raw(key, value)
+    feeder.flush()
+
+    wait_for("smallest batches", lambda: min(worker.batch_sizes()) == SIZE_MIN or None)
+    worker.set(FREE)
+    others = [SIZE_START] * (cluster.partitions - 1)
+    wait_for("larger batches", lambda: sorted(worker.batch_sizes())[:-1] == others or None)
