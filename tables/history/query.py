@@ -1,0 +1,108 @@
+"""Questions to the files, as SQL: what users write are parameters, never text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from app.engine.partitioner import partition_for
+from tables.history.datasets import ENTITIES, SESSIONS, WINDOWS, Dataset
+from tables.history.folder import DatasetFolder
+from tables.history.names import HistoryFile
+from tables.history.ranges import Piece
+
+Parameter = str | int | list[str]
+
+_LATEST: Final[Mapping[str, str]] = {
+    WINDOWS.name: 'PARTITION BY "name", "key", "start" ORDER BY "revision" DESC, "offset" DESC',
+    SESSIONS.name: 'PARTITION BY "id" ORDER BY "revision" DESC, "offset" DESC',
+    # An event may have been sent twice; events of one version by several writers are history.
+    ENTITIES.name: 'PARTITION BY "type", "id", "version", "event_id" ORDER BY "offset"',
+}
+_ORDER: Final[Mapping[str, tuple[str, ...]]] = {
+    WINDOWS.name: ("start", "name", "key"),
+    SESSIONS.name: ("start", "id"),
+    ENTITIES.name: ("ingest_ts", "offset"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question: rows whose event time lies in ``[from_ms, to_ms)``, the latest of each.
+
+    ``equal``: columns of the dataset and what they must be. ``key``: the records' Kafka key
+    if the question is about one, so that only files of its partition are read. ``limit``:
+    the newest so many, newest first; None: all, oldest first.
+    """
+
+    dataset: Dataset
+    from_ms: int
+    to_ms: int
+    columns: tuple[str, ...]
+    equal: Mapping[str, str] = field(default_factory=dict)
+    key: bytes | None = None
+    limit: int | None = None
+
+
+def concerns(asked: Asked, file: HistoryFile) -> bool:
+    """Whether the file may hold rows of the answer, by its name."""
+    if file.min_ms >= asked.to_ms or file.max_ms < asked.from_ms:
+        return False
+    if asked.key is None or file.partitions is None:
+        return True
+    return partition_for(asked.key, file.partitions) == file.source.partition
+
+
+def question(
+    asked: Asked, pieces: Sequence[Piece], folder: DatasetFolder
+) -> tuple[str, list[Parameter]]:
+    """SQL and parameters over the pieces (>= 1)."""
+    name, schema = asked.dataset.name, asked.dataset.schema
+    unknown = [column for column in (*asked.equal, *asked.columns) if column not in schema.names]
+    if unknown:
+        raise ValueError(f"dataset {name} has no column {', '.join(unknown)}")
+    source, parameters = rows_of(pieces, folder.path)
+    start = asked.dataset.start
+    where = [f'"{column}" = ?' for column in asked.equal]
+    parameters += asked.equal.values()
+    where.append(f'"{start}" < ?')
+    # A session began before its last revision ended: all that touch the range are looked at,
+    # and what is left of them must begin in it.
+    where.append(f'"{"end" if name == SESSIONS.name else start}" >= ?')
+    parameters += [asked.to_ms, asked.from_ms]
+    chosen = "SELECT * FROM found"
+    if name == SESSIONS.name:
+        chosen += ' WHERE "id" NOT IN (SELECT unnest("supersedes") FROM found)'
+    down = "" if asked.limit is None else " DESC"
+    order = ", ".join(f'"{column}"{down}' for column in _ORDER[name])
+    columns = ", ".join(f'"{column}"' for column in asked.columns)
+    sql = (
+        f"WITH found AS (SELECT * FROM ({source}) WHERE {' AND '.join(where)}), "  # noqa: S608 - names of columns and placeholders
+        f"latest AS ({chosen} QUALIFY row_number() OVER ({_LATEST[name]}) = 1) "
+        f'SELECT {columns} FROM latest WHERE "{start}" >= ? ORDER BY {order}'
+    )
+    parameters.append(asked.from_ms)
+    if asked.limit is not None:
+        sql += " LIMIT ?"
+        parameters.append(asked.limit)
+    return sql, parameters
+
+
+def rows_of(pieces: Sequence[Piece], folder: Path) -> tuple[str, list[Parameter]]:
+    """A SELECT of all rows of the pieces (>= 1), each offset once."""
+    parts: list[str] = []
+    parameters: list[Parameter] = []
+    whole = [str(folder / piece.file.path) for piece in pieces if piece.whole]
+    if whole:
+        parts.append("SELECT * FROM read_parquet(?, hive_partitioning = false)")
+        parameters.append(whole)
+    for piece in pieces:
+        if not piece.whole:
+            parts.append(
+                "SELECT * FROM read_parquet(?, hive_partitioning = false) "
+                'WHERE "offset" BETWEEN ? AND ?'
+            )
+            parameters += [[str(folder / piece.file.path)], piece.first, piece.last]
+    return " UNION ALL BY NAME ".join(parts), parameters

@@ -1,0 +1,224 @@
+"""Asking the history: bounded in rows, memory and time. Blocking, for threads."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import duckdb
+import msgspec
+
+from tables.history.datasets import (
+    DATASETS,
+    ENTITIES,
+    SESSIONS,
+    WINDOWS,
+    ArchivedSession,
+    ColdEntityEvent,
+    ColdWindow,
+    Dataset,
+)
+from tables.history.duck import open_duck
+from tables.history.folder import DatasetFolder, dataset_folder
+from tables.history.names import HistoryFile
+from tables.history.parquet import defect
+from tables.history.query import Asked, concerns, question
+from tables.history.ranges import cover
+
+logger = logging.getLogger(__name__)
+
+ROWS_MAX: Final = 50_000
+"""Rows of one answer: a month of minutes."""
+TIME_MAX_S: Final = 5.0
+THREADS: Final = 2
+ATTEMPTS: Final = 3
+BAD_MAX: Final = 1_024
+"""Unreadable files remembered; where there are more, the oldest are looked at again."""
+
+_Stamp: TypeAlias = tuple[int, int]
+Cells: TypeAlias = tuple[Any, ...]
+"""A row as DuckDB gives it: types are those of the dataset's columns."""
+
+
+class HistoryError(Exception):
+    """The history could not be asked; the text says why."""
+
+
+class HistoryTimeoutError(HistoryError):
+    """The answer took too long: ask for a shorter range."""
+
+
+class History:
+    """Reads one namespace's history; safe to use from several threads.
+
+    Times are epoch ms, ranges half-open, over the start of a window or session or the
+    timestamp of an event. An answer holds the newest ``limit`` rows of the range, at most
+    :data:`ROWS_MAX`, oldest first, each in its latest revision. An unreadable file is told
+    of once and left out.
+    Every question raises :class:`HistoryError`, or :class:`HistoryTimeoutError` after
+    ``time_max_s``.
+    """
+
+    def __init__(self, folder: Path, namespace: str, *, time_max_s: float = TIME_MAX_S) -> None:
+        self._folder = folder
+        self._folders = {name: dataset_folder(folder, namespace, name) for name in DATASETS}
+        self._time_max_s = time_max_s
+        self._lock = threading.Lock()
+        self._duck: duckdb.DuckDBPyConnection | None = None
+        self._bad: dict[Path, _Stamp | None] = {}
+
+    def windows(
+        self, name: str, key: str, from_ms: int, to_ms: int, limit: int = ROWS_MAX
+    ) -> list[ColdWindow]:
+        """Closed windows of one key."""
+        rows = self.ask(
+            Asked(
+                WINDOWS,
+                from_ms,
+                to_ms,
+                ColdWindow.__struct_fields__,
+                {"name": name, "key": key},
+                f"{name}/{key}".encode(),
+                limit,
+            )
+        )
+        return [ColdWindow(*(*row[:-1], _codes(row[-1]))) for row in rows]
+
+    def sessions(
+        self, type_: str, user: str | None, from_ms: int, to_ms: int, limit: int = ROWS_MAX
+    ) -> list[ArchivedSession]:
+        """Closed sessions of a type, of one user or (None) of all; none that was superseded."""
+        whose = {} if user is None else {"user": user}
+        columns = ArchivedSession.__struct_fields__
+        rows = self.ask(
+            Asked(
+                SESSIONS,
+                from_ms,
+                to_ms,
+                columns,
+                {"type": type_, **whose},
+                None if user is None else user.encode(),
+                limit,
+            )
+        )
+        return [
+            msgspec.convert(dict(zip(columns, row, strict=True)), ArchivedSession) for row in rows
+        ]
+
+    def entities(
+        self, type_: str, id_: str, from_ms: int, to_ms: int, limit: int = ROWS_MAX
+    ) -> list[ColdEntityEvent]:
+        """Events of one entity in order of arrival, each once however often it was sent."""
+        columns = ColdEntityEvent.__struct_fields__
+        rows = self.ask(
+            Asked(
+                ENTITIES,
+                from_ms,
+                to_ms,
+                columns,
+                {"type": type_, "id": id_},
+                f"{type_}:{id_}".encode(),
+                limit,
+            )
+        )
+        return [_entity(*row) for row in rows]
+
+    def ask(self, asked: Asked) -> list[Cells]:
+        """The rows of an answer, oldest first, as tuples of its columns."""
+        if asked.limit is None or not 1 <= asked.limit <= ROWS_MAX:
+            raise HistoryError(f"limit must be from 1 to {ROWS_MAX}, not {asked.limit}")
+        folder = self._folders[asked.dataset.name]
+        why = ""
+        for _ in range(ATTEMPTS):
+            files = [file for file in folder.files() if concerns(asked, file)]
+            files = [file for file in files if not self._known_bad(folder.file(file))]
+            if not files:
+                return []
+            sql, parameters = question(asked, cover(files), folder)
+            try:
+                rows = self._run(sql, parameters)
+            except duckdb.InterruptException as exc:
+                raise HistoryTimeoutError(
+                    f"history took longer than {self._time_max_s:g} s: ask for a shorter range"
+                ) from exc
+            except duckdb.Error as exc:
+                why = str(exc).partition("\n")[0]
+                self._look_for_bad(asked.dataset, folder, files)
+            else:
+                return rows[::-1]
+        raise HistoryError(f"history cannot be read: {why}")
+
+    def close(self) -> None:
+        """Let go of memory and files; questions that run are ended."""
+        with self._lock:
+            if self._duck is not None:
+                self._duck.close()
+                self._duck = None
+
+    def _run(self, sql: str, parameters: Sequence[object]) -> list[Cells]:
+        with self._lock:
+            if self._duck is None:
+                self._duck = open_duck(self._folder, threads=THREADS)
+            cursor = self._duck.cursor()
+        alarm = threading.Timer(self._time_max_s, cursor.interrupt)
+        alarm.daemon = True
+        alarm.start()
+        try:
+            return cursor.execute(sql, parameters).fetchall()
+        finally:
+            alarm.cancel()
+            # An interrupt must not reach into a closed cursor.
+            alarm.join()
+            cursor.close()
+
+    def _known_bad(self, path: Path) -> bool:
+        return path in self._bad and self._bad[path] == _stamp(path)
+
+    def _look_for_bad(
+        self, dataset: Dataset, folder: DatasetFolder, files: Sequence[HistoryFile]
+    ) -> None:
+        """Remember the files that cannot be read; one that is gone was merged or removed."""
+        paths = [folder.file(file) for file in files]
+        if all(path.exists() for path in paths):
+            bad = _defects(dataset, paths, deep=False) or _defects(dataset, paths, deep=True)
+            with self._lock:
+                for path, reason in bad.items():
+                    logger.warning("history file %s is left out: %s", path, reason)
+                    self._bad[path] = _stamp(path)
+                while len(self._bad) > BAD_MAX:
+                    del self._bad[next(iter(self._bad))]
+
+
+def _defects(dataset: Dataset, paths: Sequence[Path], *, deep: bool) -> dict[Path, str]:
+    found = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            reason = defect(path, dataset, deep=deep)
+            if reason is not None:
+                found[path] = reason
+    return found
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    """Size and time of change: a file that was put in its place is looked at anew."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _entity(*cells: Any) -> ColdEntityEvent:
+    event = ColdEntityEvent(*cells)
+    return msgspec.structs.replace(event, attributes=msgspec.Raw(cells[5].encode()))
+
+
+@lru_cache(maxsize=4_096)
+def _codes(text: str) -> dict[str, int]:
+    """Few codes in few combinations: most rows have the text of another."""
+    return msgspec.json.decode(text, type=dict[str, int])
