@@ -11,6 +11,7 @@ import logging
 import socket
 import sys
 
+from agents.entities.agent import entities_agent
 from agents.log_events.agent import log_events_agent
 from agents.normalise.agent import normalise_agents
 from agents.windows.agent import windows_agent
@@ -26,6 +27,7 @@ from app.serving import PlainWeb, collectors, ingest_producer, install_web
 from app.settings import CONFIG_DIR, Settings, SettingsError, load_settings
 from app.slots import Slot, take_slot, web_socket
 from app.worker import PreparedWorker
+from tables.entities.spec import EntitySpecError, EntitySpecs, load_entities
 from tables.windows.spec import WindowSpec, WindowSpecError, load_windows
 from web.gateway.producer import IngestProducer
 
@@ -39,7 +41,13 @@ def no_probe(_step: str) -> None:
 class Headrace(EngineApp):
     """The application: what was declared, and how to make it ready to run."""
 
-    def __init__(self, settings: Settings, windows: tuple[WindowSpec, ...], probe: Probe) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        windows: tuple[WindowSpec, ...],
+        entities: EntitySpecs,
+        probe: Probe,
+    ) -> None:
         super().__init__(
             settings.group,
             broker="kafka://",
@@ -54,6 +62,7 @@ class Headrace(EngineApp):
         )
         self.settings = settings
         self.windows = windows
+        self.entities = entities
         self.clock = SystemClock()
         self._probe = probe
         self.web_socket: socket.socket | None = None
@@ -63,6 +72,7 @@ class Headrace(EngineApp):
             *normalise_agents(),
             log_events_agent(windows),
             windows_agent(windows),
+            entities_agent(entities),
         )
         for spec in self.specs:
             self.add_agent(spec.topic, settings.topic(spec.topic))
@@ -130,7 +140,8 @@ def build(probe: Probe = no_probe) -> Headrace:
     try:
         settings = load_settings()
         windows = load_windows(CONFIG_DIR / "windows.yaml")
-    except (SettingsError, WindowSpecError) as exc:
+        entities = load_entities(CONFIG_DIR / "entities.yaml")
+    except (SettingsError, WindowSpecError, EntitySpecError) as exc:
         sys.exit(f"headrace: {exc}")
     register_commands(settings)
-    return Headrace(settings, windows, probe)
+    return Headrace(settings, windows, entities, probe)

@@ -20,6 +20,8 @@ from agents.shipping.port import SinkError
 from app.broker.properties import Layout
 from app.engine.queries import EngineQueries
 from app.models.event import LogEvent
+from web.entities.room import EntityRoom
+from web.entities.statetopic import StateTopic
 from web.gateway.logs import LogsGateway
 from web.gateway.producer import IngestMetrics, IngestProducer, IngestUnavailable
 from web.live.feed import LiveFeed
@@ -87,10 +89,18 @@ def install_web(app: Headrace, producer: IngestProducer) -> None:
         REGISTRY,
         sources,
         rounds.last,
+        (entity_room(app, queries, producer),),
     )
     web_app = app.web.web_app  # type: ignore[attr-defined]  # the driver is PlainWeb
     web_app[AUDIT] = rounds
     install(web_app, deps)
+
+
+def entity_room(app: Headrace, queries: EngineQueries, producer: IngestProducer) -> EntityRoom:
+    """The entities' endpoints of this worker."""
+    config = app.engine.config
+    topic = StateTopic(config.bootstrap, config.physical)
+    return EntityRoom(app.settings, queries, app.entities, producer, topic, app.clock, REGISTRY)
 
 
 def audit_target(app: Headrace) -> AuditTarget:

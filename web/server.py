@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -24,6 +25,14 @@ REQUESTS_WINDOW = "requests_per_endpoint"
 """The window behind ``/metrics/requests`` and the live page."""
 
 
+class Room(Protocol):
+    """A part of the web server that brings its own endpoints."""
+
+    def install(self, web_app: web.Application, peers: Peers) -> None:
+        """Add them to a not yet started app."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class WebDeps:
     """What the web asks of the rest of the worker. ``clock`` gives epoch milliseconds.
@@ -42,6 +51,7 @@ class WebDeps:
     registry: CollectorRegistry
     sources: tuple[str, ...] = ()
     audit: ledger.LastVerdict = ledger.no_verdict
+    rooms: tuple[Room, ...] = ()
 
 
 def requests_window(specs: Sequence[WindowSpec]) -> WindowSpec:
@@ -100,6 +110,8 @@ def install(web_app: web.Application, deps: WebDeps) -> None:
 
     web_app.middlewares.append(problems)
     web_app.add_routes(build_routes(deps, peers))
+    for room in deps.rooms:
+        room.install(web_app, peers)
     web_app.on_startup.append(start)
     web_app.on_shutdown.append(stop)
     web_app.on_cleanup.append(close)

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from app.engine.batch import Headers
 from app.engine.chunks import LaneMark
+from app.engine.driver import ManualClock
 from app.engine.partitioner import partition_for
 from app.engine.query import (
     CommitListener,
@@ -29,6 +30,8 @@ from tables.lanes import LANES_TABLE
 from tables.windows.keys import row_key
 from tables.windows.spec import ErrorsWhen, WindowSpec
 from tables.windows.stats import WindowStats
+from web.entities.comparing import Latest
+from web.entities.room import EntityRoom
 from web.gateway.logs import LogsGateway
 from web.live.feed import LiveFeed
 from web.server import WebDeps, install
@@ -217,6 +220,22 @@ class RecordingSink:
         self.sent += [(topic, event) for event in events]
 
 
+class NoEntities:
+    """Behind the entities' endpoints, which are tested in a room of their own."""
+
+    async def produce(self, topic: str, records: Sequence[tuple[bytes, bytes]]) -> None:
+        raise AssertionError(f"{len(records)} records for {topic}")
+
+    def end(self, partition: int) -> int:
+        raise AssertionError(partition)
+
+    def read(self, partition: int) -> Latest:
+        raise AssertionError(partition)
+
+    def stop(self) -> None:
+        raise AssertionError
+
+
 @dataclass
 class Clock:
     """A clock that moves when told."""
@@ -265,7 +284,10 @@ async def running_worker(
     settings = Settings(**(overrides or {}))  # type: ignore[arg-type]
     gateway = LogsGateway(sink, rate, clock, registry)
     app = web.Application()
-    install(app, WebDeps(settings, queries, (SPEC,), gateway, live, clock, registry))
+    no_entities = NoEntities()
+    room = EntityRoom(settings, queries, {}, no_entities, no_entities, ManualClock(NOW), registry)
+    deps = WebDeps(settings, queries, (SPEC,), gateway, live, clock, registry, rooms=(room,))
+    install(app, deps)
     server = TestServer(app)
     async with TestClient(server) as client:
         cluster.urls[name] = str(server.make_url("")).rstrip("/")

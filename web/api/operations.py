@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from web.api.document import TEXT, Operation, Param
+from web.entities.operations import ENTITY_OPERATIONS
 from web.queries.params import KEYS_DEFAULT, KEYS_MAX
 
 _MOMENT: Final = {
@@ -122,4 +123,4 @@ _WORKER: Final = (
     ),
 )
 
-OPERATIONS: Final = (*_INGEST_OPERATIONS, *_WINDOWS, *_WORKER)
+OPERATIONS: Final = (*_INGEST_OPERATIONS, *_WINDOWS, *ENTITY_OPERATIONS, *_WORKER)

@@ -1,0 +1,94 @@
+"""The entities' endpoints, described for the API document."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tables.entities.event import OPS, VERSION_MAX
+from web.api.document import Operation, Param
+from web.entities.comparing import Report
+from web.entities.reads import PATH
+from web.entities.rebuild import PATH as REBUILD
+from web.queries.params import KEYS_DEFAULT, KEYS_MAX
+
+_LIMIT: Final = Param(
+    "limit",
+    "Most entries",
+    {"type": "integer", "minimum": 1, "maximum": KEYS_MAX, "default": KEYS_DEFAULT},
+)
+_CURSOR: Final = Param("cursor", "Cursor of the page before")
+_TYPE: Final = Param("type", "Entity type of config/entities.yaml", where="path")
+_ID: Final = Param("id", "Id of the entity", where="path")
+_CHANGE: Final = {
+    "type": "object",
+    "required": ["op", "version"],
+    "properties": {
+        "op": {"type": "string", "enum": list(OPS)},
+        "version": {"type": "integer", "minimum": 1, "maximum": VERSION_MAX},
+        "timestamp": {"oneOf": [{"type": "integer"}, {"type": "string", "format": "date-time"}]},
+        "event_id": {"type": "string", "format": "uuid"},
+        "attributes": {
+            "type": "object",
+            "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+        },
+    },
+}
+
+ENTITY_OPERATIONS: Final = (
+    Operation(
+        "post",
+        f"{PATH}/{{type}}/{{id}}",
+        "Entities",
+        "Register, update or deregister: all attributes, and a version higher than the last. "
+        "202 once the broker has acknowledged; an older version changes nothing.",
+        (_TYPE, _ID),
+        (202, 400, 408, 413, 415, 429, 503),
+        body=_CHANGE,
+    ),
+    Operation(
+        "post", f"{PATH}/{{type}}", "Entities", "Always 400: the id is missing", (_TYPE,), (400,)
+    ),
+    Operation(
+        "get",
+        f"{PATH}/{{type}}/{{id}}",
+        "Entities",
+        "The latest state; 410 once deregistered. At most a second old.",
+        (_TYPE, _ID),
+        (200, 404, 410, 503, 504),
+    ),
+    Operation(
+        "get",
+        f"{PATH}/{{type}}/{{id}}/history",
+        "Entities",
+        "The newest events of an entity, newest first.",
+        (_TYPE, _ID, _LIMIT, _CURSOR),
+        (200, 400, 404, 503, 504),
+    ),
+    Operation(
+        "get",
+        f"{PATH}/{{type}}",
+        "Entities",
+        "Live entities in order of their ids, over all workers. Only a null cursor is the end.",
+        (_TYPE, _LIMIT, _CURSOR),
+        (200, 400, 404, 503),
+    ),
+    Operation(
+        "post",
+        REBUILD,
+        "Entities",
+        "Rebuild the state from offset 0 of entity-state and hold it against the tables.",
+        answers=(202, 401, 403, 409),
+        answer=Report,
+        admin=True,
+    ),
+    Operation(
+        "get",
+        f"{REBUILD}/{{report}}",
+        "Entities",
+        "How a rebuild of this worker goes, or went.",
+        (Param("report", "Id of the report", where="path"),),
+        (200, 401, 403, 404),
+        Report,
+        admin=True,
+    ),
+)
