@@ -105,12 +105,17 @@ class LaneTimes:
         return min((self.of_lane(lane_of(key)) for key in keys), default=FOREVER)
 
 
-def lane_times(view: View, source_topic: str) -> LaneTimes:
-    """Times of the lanes that feed this partition from ``source_topic``."""
+def lanes_seen(view: View) -> dict[str, LaneMark]:
+    """Marks by lane key, as the open epoch knows them; at most :data:`MARKS_MAX`."""
     table = view.table(LANES_TABLE)
     marks: dict[str, LaneMark] = {}
     for key, _ in table.range(b"", None, limit=MARKS_MAX):
         mark = table.get(key)  # range shows what is committed, get what the open epoch knows
         if mark is not None:
             marks[key.decode()] = mark
-    return LaneTimes.of(marks, view.partitions(source_topic))
+    return marks
+
+
+def lane_times(view: View, source_topic: str) -> LaneTimes:
+    """Times of the lanes that feed this partition from ``source_topic``."""
+    return LaneTimes.of(lanes_seen(view), view.partitions(source_topic))

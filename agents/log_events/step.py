@@ -26,8 +26,9 @@ class EventStep(Protocol):
 class LogEventsStep:
     """Engine step of the topic: decodes a batch and runs ``steps`` over it, in order.
 
-    A record that is late for several windows is reported once, for the first; the row of
-    each counts it.
+    A record that is late for several steps is reported once, for the first; the row of each
+    window counts it. It is late in the account even where others took it: a session waits a
+    day, a window half a minute. So the account balances, each record once.
     """
 
     steps: tuple[EventStep, ...]

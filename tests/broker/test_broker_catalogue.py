@@ -29,6 +29,9 @@ def test_the_shipped_catalogue_has_the_production_counts():
         "entity-events": 12,
         "entity-state": 12,
         "entity-events-changelog": 12,
+        "session-partials": 12,
+        "session-partials-changelog": 12,
+        "sessions-closed": 12,
     }
 
 

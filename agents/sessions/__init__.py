@@ -1,0 +1,1 @@
+"""Sessions as steps: intervals beside the source, merged and closed where the user lives."""

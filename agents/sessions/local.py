@@ -1,0 +1,138 @@
+"""The local half of sessions: a batch of events becomes a few intervals per user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import repeat
+from operator import attrgetter
+
+import msgspec
+
+from agents.log_events.decode import EventBatch
+from agents.sessions.repartition import PartialKey
+from app.engine.batch import RecordBatch
+from app.engine.effects import Effects, Late, Repartition, View
+from tables.sessions.funnel import Evidence, bounded
+from tables.sessions.matching import Classifier
+from tables.sessions.spec import SessionSpec
+from tables.sessions.state import Partial, Session, merge_partials
+
+
+class _Run(msgspec.Struct):
+    """Events of one user and lane within the gap of each other; ``last`` is the last's place."""
+
+    lane: str
+    start: int
+    end: int
+    last: int
+    count: int = 0
+    pages: int = 0
+    steps: Evidence = ()
+
+
+@dataclass(frozen=True)
+class LocalSessions:
+    """Event step of one kind of session: groups a batch by user, keeps nothing.
+
+    An event is late when the stream time of its lane, itself included, is more than gap and
+    lateness beyond it. An event without the key field, or left out by the filter, is in no
+    session.
+    """
+
+    spec: SessionSpec
+    repartition: Repartition
+    _classify: Classifier | None = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_classify", self.spec.classifier())
+
+    def __call__(self, events: EventBatch, batch: RecordBatch, view: View, now_ms: int) -> Effects:  # noqa: ARG002 - the contract's signature
+        """Partials for the global half, and the late records."""
+        runs, late = _runs(self.spec, self._classify, events)
+        spec, timestamps, index = self.spec, batch.timestamps, events.index
+        name, gap, span = spec.name, spec.gap_ms, spec.span_ms
+        partials: dict[PartialKey, Partial] = {}
+        for user, run in runs:
+            session = Session(
+                run.start,
+                run.end,
+                run.count,
+                run.pages,
+                run.steps,
+                (run.lane,),
+                max(0, timestamps[index[run.last]]),
+            )
+            partial, key = Partial(gap, (session,)), (name, user, run.start // span)
+            held = partials.get(key)
+            partials[key] = partial if held is None else merge_partials(held, partial)
+        effects = Effects()
+        for place in late:
+            behind = events.stream_time_ms[place] - events.events[place].timestamp
+            effects.late.append(Late(index[place], spec.table_name, behind - gap))
+        if partials:
+            effects.partials.append((self.repartition, partials))
+        return effects
+
+
+def _prove(took: list[tuple[_Run, int, int]], steps: int) -> None:
+    """Give runs the evidence of (run, steps taken as bits, time)."""
+    times: dict[int, list[set[int]]] = {}
+    for run, taken, at in took:
+        of_run = times.setdefault(id(run), [set() for _ in range(steps)])
+        for step in range(steps):
+            if taken >> step & 1:
+                of_run[step].add(at)
+    for run, _, _ in took:
+        run.steps = tuple(map(bounded, times[id(run)]))
+
+
+def _runs(
+    spec: SessionSpec, classify: Classifier | None, events: EventBatch
+) -> tuple[list[tuple[str, _Run]], list[int]]:
+    """Runs with their users, and the places of late events.
+
+    One loop, because this runs per event. A user's events mostly come in order, so each is
+    compared with the run before it only; what that leaves apart is joined as partials are.
+    """
+    gap, slack = spec.gap_ms, spec.slack_ms
+    runs: list[tuple[str, _Run]] = []
+    took: list[tuple[_Run, int, int]] = []
+    late: list[int] = []
+    current: dict[str, _Run] = {}
+    by_lane: dict[str, dict[str, _Run]] = {}
+    lane = None
+    place = -1
+    every = events.events
+    for user, event, stream_time, of_lane, taken in zip(
+        map(attrgetter(spec.key), every),
+        every,
+        events.stream_time_ms,
+        events.lanes,
+        repeat(0, len(every)) if classify is None else map(classify, every),
+        strict=True,
+    ):
+        place += 1
+        if user is None or taken < 0:
+            continue
+        at = event.timestamp
+        if stream_time - at > slack:
+            late.append(place)
+            continue
+        if of_lane != lane:
+            lane = of_lane
+            current = by_lane.setdefault(lane, {})
+        run = current.get(user)
+        if run is None or not run.start - gap <= at <= run.end + gap:
+            run = current[user] = _Run(of_lane, at, at, place)
+            runs.append((user, run))
+        elif at > run.end:
+            run.end = at
+        elif at < run.start:
+            run.start = at
+        run.last = place
+        run.count += 1
+        run.pages += event.endpoint is not None
+        if taken:
+            took.append((run, taken, at))
+    _prove(took, len(spec.steps))
+    return runs, late

@@ -1,0 +1,130 @@
+"""The global half of sessions: intervals of all source partitions, merged where the user lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from agents.sessions.repartition import PartialKey, decode_partial
+from agents.topics import SESSIONS_CLOSED
+from app.engine.batch import RecordBatch
+from app.engine.chunks import Chunk, LaneMark, decode_chunk, lane_key
+from app.engine.effects import Effects, Output, Reject, TableSpec, View
+from app.engine.lanes import LIVE, lane_id
+from tables.lanes import LANES_TABLE, lanes_table
+from tables.sessions.closing import Change, ClosedSession, encode_closed
+from tables.sessions.spec import SessionSpec
+from tables.sessions.state import Partial, Sessions, merge_sessions
+from tables.sessions.stats import STATS_TABLE, StatsChange, stats_table
+from tables.timers import TIMERS_TABLE, timers_table
+
+REASON_MAX = 300
+SOURCE_MAX = 1 << 16
+"""Bound of source partitions: a lane key beyond it was written by something else."""
+
+
+def session_tables(specs: tuple[SessionSpec, ...]) -> tuple[TableSpec, ...]:
+    """Tables of the global stage: users' rows by kind, sums, timers, marks of the lanes."""
+    return (*(spec.table() for spec in specs), stats_table(), timers_table(), lanes_table())
+
+
+class _ForeignError(ValueError):
+    """A chunk of the right shape that no local stage of these sessions wrote."""
+
+
+def effects_of(change: Change) -> Effects:
+    """What a change means to the engine."""
+    updates: dict[str, dict[bytes, object]] = {name: {**rows} for name, rows in change.rows.items()}
+    if change.stats.rows:
+        updates[STATS_TABLE] = {**change.stats.rows}
+    if change.timers:
+        updates[TIMERS_TABLE] = {**change.timers}
+    outputs = [_output(each) for each in change.said]
+    return Effects(updates=updates, outputs=outputs, time_moved=bool(change.timers))
+
+
+def _output(said: ClosedSession) -> Output:
+    return Output(SESSIONS_CLOSED, said.user.encode(), encode_closed(said))
+
+
+@dataclass(frozen=True)
+class MergeSessions:
+    """Engine step of ``session-partials``: each record is a chunk of partials and lane marks.
+
+    Partials join their users' sessions whether those were closed or not: lateness was decided
+    by the local half. A chunk counts entirely or, rejected, not at all.
+    """
+
+    specs: tuple[SessionSpec, ...]
+    _by_name: dict[str, SessionSpec] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_name", {spec.name: spec for spec in self.specs})
+
+    def __call__(self, batch: RecordBatch, view: View, now_ms: int) -> Effects:
+        """Updates of the users' rows, their timers and sums, and of the lane marks."""
+        rejects: list[Reject] = []
+        fresh: dict[str, dict[str, Sessions]] = {spec.name: {} for spec in self.specs}
+        marks: dict[bytes, LaneMark] = {}
+        for index, raw in enumerate(batch.values):
+            try:
+                chunk, partials = self._read(raw)
+            except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+                rejects.append(Reject(index, str(error)[:REASON_MAX]))
+                continue
+            for lane, mark in chunk.lanes.items():
+                key = lane_key(chunk.source, lane).encode()
+                held = marks.get(key)
+                marks[key] = mark if held is None else held.merged(mark)
+            for (name, user, _), partial in partials:
+                users = fresh[name]
+                sofar = users.get(user)
+                users[user] = (
+                    partial.sessions
+                    if sofar is None
+                    else merge_sessions(sofar, partial.sessions, partial.gap_ms)
+                )
+        change = Change(StatsChange(now_ms))
+        for name, users in fresh.items():
+            spec = self._by_name[name]
+            table = view.table(spec.table_name)
+            for user, sessions in users.items():
+                row = user.encode()
+                change.take_in(spec, row, table.get(row), sessions)
+        effects = effects_of(change)
+        if marks:
+            effects.updates[LANES_TABLE] = {**marks}
+            effects.time_moved = True
+        effects.rejects = rejects
+        effects.applied = len(batch) - len(rejects)
+        return effects
+
+    def _read(self, raw: bytes | None) -> tuple[Chunk, list[tuple[PartialKey, Partial]]]:
+        if raw is None:
+            raise _ForeignError("the record has no value")
+        chunk = decode_chunk(raw)
+        if not 0 <= chunk.source < SOURCE_MAX:
+            raise _ForeignError(f"no source partition has the number {chunk.source}")
+        for lane in chunk.lanes:
+            _check_lane(lane)
+        partials = [decode_partial(partial) for partial in chunk.partials]
+        for (name, _, _), partial in partials:
+            spec = self._by_name.get(name)
+            if spec is None:
+                known = ", ".join(sorted(self._by_name))
+                raise _ForeignError(f"no session is named {name[:64]!r}; configured: {known}")
+            if partial.gap_ms != spec.gap_ms:
+                raise _ForeignError(
+                    f"session {name}: made with a gap of {partial.gap_ms} ms; "
+                    f"configured: {spec.gap_ms} ms"
+                )
+            steps = len(spec.steps)
+            if any(len(each.steps) not in (0, steps) for each in partial.sessions):
+                raise _ForeignError(f"session {name}: made with another funnel")
+        return chunk, partials
+
+
+def _check_lane(lane: str) -> None:
+    if lane != LIVE and lane_id(lane.encode()) != lane:
+        raise _ForeignError(f"no lane has the id {lane[:64]!r}")

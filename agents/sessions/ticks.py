@@ -1,0 +1,135 @@
+"""What time does to sessions: it closes them, and in the end removes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from agents.sessions.merge import effects_of
+from app.engine.chunks import LaneMark
+from app.engine.effects import Effects, View
+from tables.lanes import LANES_TABLE, LaneTimes, lane_of
+from tables.sessions.closing import Change, kept_sessions, parse_payload
+from tables.sessions.spec import SessionSpec
+from tables.sessions.stats import STATS_TABLE, StatsChange, hour_of
+from tables.sessions.times import session_times
+from tables.timers import TIMERS_TABLE, Timer, due_timers
+
+FIRED_MAX = 500
+"""Timers one tick fires: about 10 ms of work, so that no tick stalls the event loop."""
+SWEEP_ROWS = 100
+"""Rows one tick looks at per table."""
+
+
+@dataclass(frozen=True)
+class ClosingTick:
+    """Event-time tick of ``session-partials``: closes sessions whose lanes have gone beyond them.
+
+    What is closed, changed or set again is decided by the row as it stands, not by the timer.
+    """
+
+    specs: tuple[SessionSpec, ...]
+    fired_max: int = FIRED_MAX
+
+    def __call__(self, partition: int, view: View, now_ms: int) -> Effects:  # noqa: ARG002 - the contract's signature
+        """Closed sessions, their sums, and timers set again or removed."""
+        times = session_times(view, now_ms)
+        due = due_timers(view, times, self.fired_max)
+        if not due:
+            return Effects()
+        kinds = {spec.fingerprint: spec for spec in self.specs}
+        change = Change(StatsChange(now_ms))
+        for fingerprint, user in dict.fromkeys(parse_payload(timer.payload) for timer in due):
+            spec = kinds.get(fingerprint)  # None: it was declared otherwise when it was set
+            row = None if spec is None else view.table(spec.table_name).get(user)
+            if spec is not None and row is not None:
+                change.fire(spec, user, row, times)
+        effects = effects_of(change)
+        fired = [timer.key() for timer in due]
+        effects.deletes[TIMERS_TABLE] = fired
+        # Set again means later: what fired was due, and what is set again is not.
+        if len(due) == self.fired_max:
+            effects.time_moved = True
+        return effects
+
+
+@dataclass(slots=True)
+class RetentionTick:
+    """Wall-clock tick of ``session-partials``: removes what has been kept for its retention.
+
+    Each tick looks at the next rows of each table and starts over at the end. Where it
+    stands is a hint kept in memory; it decides when a row is looked at, never whether it
+    goes. It also asks for the event-time tick when silence alone has made a timer due.
+    """
+
+    specs: tuple[SessionSpec, ...]
+    rows_per_tick: int = SWEEP_ROWS
+    _next: dict[tuple[int, str], bytes] = field(default_factory=dict)
+
+    def __call__(self, partition: int, view: View, now_ms: int) -> Effects:
+        """Rows without the sessions that leave; deletes of those that are empty."""
+        times = session_times(view, now_ms)
+        change = Change(StatsChange(now_ms))
+        deletes: dict[str, list[bytes]] = {}
+        for spec in self.specs:
+            gone = []
+            for user, row in self._slice(partition, view, spec.table_name):
+                kept = kept_sessions(spec, row, times, now_ms)
+                if not kept:
+                    gone.append(user)
+                elif len(kept) < len(row.sessions):
+                    change.keep(spec, user, row, kept)
+            if gone:
+                deletes[spec.table_name] = gone
+        expired = self._expired_stats(partition, view, now_ms)
+        if expired:
+            deletes[STATS_TABLE] = expired
+        lanes = self._forgotten_lanes(partition, view, times, now_ms)
+        if lanes:
+            deletes[LANES_TABLE] = lanes
+        effects = effects_of(change)
+        effects.deletes = deletes
+        effects.time_moved = bool(due_timers(view, times, 1))
+        return effects
+
+    def _expired_stats(self, partition: int, view: View, now_ms: int) -> list[bytes]:
+        ages = {spec.fingerprint: spec.analytics_retention_ms for spec in self.specs}
+        longest = max(ages.values(), default=0)
+        return [
+            key
+            for key, stats in self._slice(partition, view, STATS_TABLE)
+            if now_ms - stats.updated_ms >= ages.get(key[:8], longest)
+            and (hour_of(key) is not None or key not in ages)
+        ]
+
+    def _forgotten_lanes(
+        self, partition: int, view: View, times: LaneTimes, now_ms: int
+    ) -> list[bytes]:
+        """Marks of backfills that ended a retention ago; not while a timer waits for them."""
+        longest = max((spec.retention_ms for spec in self.specs), default=0)
+        found = []
+        for key, mark in self._slice(partition, view, LANES_TABLE):
+            lane = lane_of(key.decode())
+            if lane and _ended(mark) and now_ms - mark.seen_ms >= longest:
+                lo, hi = Timer(lane, 0, b"").key(), Timer(lane, times.of_lane(lane), b"").key()
+                if not any(view.table(TIMERS_TABLE).range(lo, hi, limit=1)):
+                    found.append(key)
+        return found
+
+    def _slice(self, partition: int, view: View, name: str) -> Iterator[tuple[bytes, Any]]:
+        """The next rows of a table, as the next batch would see them."""
+        table = view.table(name)
+        rows = list(
+            table.range(self._next.get((partition, name), b""), None, limit=self.rows_per_tick)
+        )
+        full = len(rows) == self.rows_per_tick
+        self._next[partition, name] = rows[-1][0] + b"\x00" if full else b""
+        for key, _ in rows:
+            state = table.get(key)
+            if state is not None:
+                yield key, state
+
+
+def _ended(mark: LaneMark) -> bool:
+    return mark.idle

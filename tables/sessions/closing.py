@@ -1,0 +1,178 @@
+"""When a user's sessions open, close and leave, and what is then said of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from app.engine.lanes import LIVE
+from tables.lanes import EVERY, LaneTimes
+from tables.sessions.funnel import depth
+from tables.sessions.rows import EMPTY, SESSIONS_MAX, UserSessions, session_id
+from tables.sessions.spec import SessionSpec
+from tables.sessions.state import Closed, Session, Sessions, merge_sessions
+from tables.sessions.stats import StatsChange
+from tables.sessions.times import reached_ms, slowest
+from tables.timers import Timer
+
+
+class ClosedSession(msgspec.Struct, frozen=True):
+    """A record of ``sessions-closed``: what is now held of a session. Times are epoch ms.
+
+    ``steps`` are the steps taken one after the other. A session that events made longer, or
+    joined with others, is said again with the next ``revision``; ``supersedes`` are the ids
+    that no longer stand for a session of their own.
+    """
+
+    id: str
+    type: str
+    user: str
+    start: int
+    end: int
+    count: int
+    pages: int
+    steps: tuple[str, ...]
+    converted: bool
+    revision: int
+    supersedes: tuple[str, ...]
+    duration_ms: int
+
+
+encode_closed: Callable[[ClosedSession], bytes] = msgspec.json.Encoder().encode
+
+
+def due_ms(spec: SessionSpec, session: Session) -> int:
+    """Stream time at which a session is over: more than the gap beyond its end."""
+    return session.end + spec.gap_ms + 1
+
+
+def timer_payload(spec: SessionSpec, user: bytes) -> bytes:
+    """Names a row to the tick: eight bytes for the kind of session, then the user."""
+    return spec.fingerprint + user
+
+
+def parse_payload(raw: bytes) -> tuple[bytes, bytes]:
+    """Fingerprint and user of a timer."""
+    return raw[:8], raw[8:]
+
+
+@dataclass(slots=True)
+class Change:
+    """What a batch or tick does to sessions: rows, timers, sums and what is said."""
+
+    stats: StatsChange
+    rows: dict[str, dict[bytes, UserSessions]] = field(default_factory=dict)
+    timers: dict[bytes, bool] = field(default_factory=dict)
+    said: list[ClosedSession] = field(default_factory=list)
+
+    def take_in(
+        self, spec: SessionSpec, user: bytes, held: UserSessions | None, fresh: Sessions
+    ) -> None:
+        """Merge fresh sessions into a user's row.
+
+        An open session has a timer no later than its end: the one of when it opened, which
+        is set again when it fires early. So an event that makes a session longer sets none.
+        """
+        before = EMPTY if held is None else held
+        merged = merge_sessions(before.sessions, fresh, spec.gap_ms)
+        waiting = [each for each in before.sessions if not each.settled]
+        opened = 0
+        for each in merged:
+            if each.settled:
+                continue
+            opened += 1
+            if not any(each.start <= other.start <= each.end for other in waiting):
+                lane = next(part.lanes[0] for part in fresh if each.start <= part.start <= each.end)
+                self._set(lane, spec, each, user)
+        excess = len(merged) - SESSIONS_MAX
+        if excess > 0:
+            for each in merged[:excess]:
+                if not each.settled:
+                    opened -= 1
+                    self._close(spec, user, each)
+            merged = merged[excess:]
+        self.stats.opened(spec.fingerprint, opened - len(waiting))
+        self._put(spec, user, before, merged)
+
+    def fire(self, spec: SessionSpec, user: bytes, held: UserSessions, times: LaneTimes) -> None:
+        """Close what is over in a user's row; set the timer again of what is not."""
+        sessions: list[Session] = []
+        closed = 0
+        for each in held.sessions:
+            session = each
+            if not each.settled:
+                if reached_ms(times, each.lanes) >= due_ms(spec, each):
+                    session = self._close(spec, user, each)
+                    closed += 1
+                else:
+                    self._set(slowest(times, each.lanes), spec, each, user)
+            sessions.append(session)
+        if closed:
+            self.stats.opened(spec.fingerprint, -closed)
+            self._put(spec, user, held, tuple(sessions))
+
+    def keep(self, spec: SessionSpec, user: bytes, held: UserSessions, kept: Sessions) -> None:
+        """Let the others leave a user's row."""
+        self._put(spec, user, held, kept)
+
+    def _put(self, spec: SessionSpec, user: bytes, held: UserSessions, now: Sessions) -> None:
+        self.rows.setdefault(spec.table_name, {})[user] = UserSessions(held.version + 1, now)
+
+    def _set(self, lane: str, spec: SessionSpec, session: Session, user: bytes) -> None:
+        timer = Timer(
+            LIVE if lane in EVERY else lane, due_ms(spec, session), timer_payload(spec, user)
+        )
+        self.timers[timer.key()] = True
+
+    def _close(self, spec: SessionSpec, user: bytes, session: Session) -> Session:
+        """The session with what is said of it from now on; its sums are corrected."""
+        before = session.closed
+        now = Closed(
+            session.start,
+            session.end,
+            session.count,
+            session.pages,
+            depth(session.steps),
+            1 + max((each.revision for each in before), default=0),
+        )
+        self.stats.closed(spec.fingerprint, now, before)
+        self.said.append(closed_session(spec, user.decode(), now, before))
+        return msgspec.structs.replace(session, closed=(now,))
+
+
+def closed_session(
+    spec: SessionSpec, user: str, now: Closed, before: Iterable[Closed] = ()
+) -> ClosedSession:
+    """What is said of a session; ``before``: what had been said of its parts."""
+    steps = spec.steps
+    return ClosedSession(
+        session_id(spec.name, user, now.start),
+        spec.name,
+        user,
+        now.start,
+        now.end,
+        now.count,
+        now.pages,
+        steps[: now.depth],
+        bool(steps) and now.depth == len(steps),
+        now.revision,
+        tuple(session_id(spec.name, user, e.start) for e in before if e.start != now.start),
+        now.end - now.start,
+    )
+
+
+def kept_sessions(spec: SessionSpec, held: UserSessions, times: LaneTimes, now_ms: int) -> Sessions:
+    """What stays of a row at ``now_ms``.
+
+    A session leaves when it is closed, its retention is over, and its lanes are so far
+    beyond it that any event that could join it would be late.
+    """
+    return tuple(
+        each
+        for each in held.sessions
+        if not each.settled
+        or now_ms - each.updated_ms < spec.retention_ms
+        or reached_ms(times, each.lanes) <= each.end + spec.mergeable_ms
+    )
