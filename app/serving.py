@@ -74,7 +74,7 @@ def ingest_producer(app: Headrace, bootstrap: str) -> IngestProducer:
 def install_web(app: Headrace, producer: IngestProducer) -> None:
     """Put gateway, queries and page onto the web server that Faust owns."""
     engine, clock = app.engine, app.clock.now_ms
-    queries = EngineQueries(engine, app, app.clock)
+    queries = EngineQueries(engine, app, engine.clock)
     gateway = LogsGateway(producer, app.settings.ingest_rate, clock, REGISTRY)
     live = LiveFeed(requests_window(app.windows), queries, clock)
     rounds = AuditRounds(audit_target(app), audited(app.windows), clock, REGISTRY)

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from app.engine.batch import RecordBatch
-from app.engine.clock import Clock
+from app.engine.clock import Clock, SteadyClock
 from app.engine.commits import Commits, as_failure
 from app.engine.delivery import Delivery, Flow
 from app.engine.effects import Effects
@@ -57,10 +57,10 @@ class Engine:
         self.membership: Membership | None = None
         self.flow: Flow | None = None
         self.listeners: dict[tuple[str, str], list[CommitListener]] = defaultdict(list)
+        self.clock = clock = SteadyClock(clock)
         self.starter = Starter(config, clock)
         self.commits = Commits(self, writer, clock, metrics, config.commit_interval_s, probe)
         self.watch = Watch(clock, metrics)
-        self._clock = clock
         self._metrics = metrics
         self._memory = StoreMemory(config.state_memory_bytes)
         self.standbys = Standbys(config, self.specs, self._store, clock, metrics)
@@ -112,7 +112,7 @@ class Engine:
         return None
 
     def _run_once(self, task: Task, batch: RecordBatch, isolate: bool) -> None:
-        now_ms, began = self._clock.now_ms(), self._clock.monotonic()
+        now_ms, began = self.clock.now_ms(), self.clock.monotonic()
         if task.dirty_since_ms == 0:
             task.dirty_since_ms = now_ms
         most = self.config.record_bytes_max
@@ -124,11 +124,11 @@ class Engine:
             raise
         except Exception as exc:  # noqa: BLE001 - half applied effects may not be kept
             self.commit_failed(as_failure(exc))
-        task.batch_size.observe(len(batch), self._clock.monotonic() - began)
+        task.batch_size.observe(len(batch), self.clock.monotonic() - began)
 
     def tick(self) -> None:
         """Wall-clock work of every running task; call once a second."""
-        now_ms = self._clock.now_ms()
+        now_ms = self.clock.now_ms()
         try:
             for task in self.tasks.values():
                 if task.state is TaskState.RUNNING and task.spec.tick is not None:
@@ -146,7 +146,7 @@ class Engine:
     def take(self) -> Epoch | None:
         """Freeze the open epoch, once event time has had its say in it."""
         try:
-            self._filling.on_time(self._clock.now_ms())
+            self._filling.on_time(self.clock.now_ms())
         except Exception as exc:  # noqa: BLE001 - half applied effects may not be kept
             self.commit_failed(as_failure(exc))
             return None
@@ -259,7 +259,7 @@ class Engine:
 
     async def _start(self, after_s: float) -> None:
         await asyncio.sleep(after_s)
-        began = self._clock.monotonic()
+        began = self.clock.monotonic()
         await self._register()
         tasks = list(self.tasks.values())
         starts = await self.starter.starts(tasks)
@@ -269,7 +269,7 @@ class Engine:
             start = starts[task.id]
             task.start(start.position, start.lanes, start.counts)
             self._filling.greet(task)
-        self._metrics.restore_seconds.observe(self._clock.monotonic() - began)
+        self._metrics.restore_seconds.observe(self.clock.monotonic() - began)
         if self.flow is not None:
             await self.flow.release({task: start.position for task, start in starts.items()})
 

@@ -27,6 +27,11 @@ def _zombie(broker: OwnBroker, home: Path, seed: int) -> Outcome:
     return drills.zombie_drill(broker.bootstrap, home, seed, step)
 
 
+def _held_up(broker: OwnBroker, home: Path, seed: int) -> Outcome:
+    step = random.Random(seed).choice(STEPS)
+    return drills.held_up_drill(broker.bootstrap, home, seed, step)
+
+
 def _pause(broker: OwnBroker, home: Path, seed: int) -> Outcome:
     return drills_broker.broker_pause_drill(broker, home, seed, PAUSE_S)
 
@@ -40,6 +45,8 @@ CLASSES: dict[str, Drill] = {
     "zombie": _zombie,
     "join and leave": _direct(drills.join_and_leave_drill),
     "rolling restart": _direct(drills.rolling_restart_drill),
+    "held up": _held_up,
+    "clock jump": _direct(drills.clock_jump_drill),
     "broker kill": drills_broker.broker_kill_drill,
     "broker pause": _pause,
     "connections": drills_broker.connection_drill,

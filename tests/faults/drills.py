@@ -1,13 +1,14 @@
-"""Drills with signals: workers killed, frozen, asked to go, joined by others."""
+"""Drills of workers: killed, frozen, held up, asked to go, joined by others, set wrong."""
 
 from __future__ import annotations
 
 import signal
+from functools import partial
 from pathlib import Path
 
 from tests.faults.fleet import Fleet, Member
 from tests.faults.run import Outcome, drill
-from tests.faults.trap import STEPS
+from tests.faults.trap import HOLD, STEPS
 from tests.system.harness import committed_windows, total, wait_for
 
 
@@ -102,3 +103,61 @@ def rolling_restart_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
             member.start()
             run.shared()
     return run.outcome
+
+
+GIVEN_UP = "epoch not committed: not done in time for the hand-over"
+
+
+def held_up_drill(bootstrap: str, home: Path, seed: int, step: str) -> Outcome:
+    """A worker's commit hangs while another joins: the group goes on without it, exactly."""
+    with drill(f"held up {step}", bootstrap, home, seed) as run:
+        held = run.draw.choice(run.workers.members)
+        run.until(0.3, hold=0.5)
+        held.trap.arm(step, nth=run.draw.randint(1, 3), with_signal=HOLD)
+        held.sprung()
+        try:
+            run.fault(f"{held.name}@{step}, c joins")
+            joined = run.workers.add("c")
+            run.load.limit = 0.8
+            wait_for("c owns partitions", partial(_owns, run.workers, len(run.workers.members)))
+            wait_for("c is ready", joined.is_ready)
+            assert held.logged(GIVEN_UP), f"{held.name} handed over and gave nothing up"
+        finally:
+            held.trap.let_go()
+        run.shared()
+    return run.outcome
+
+
+def _owns(workers: Fleet, members: int) -> bool | None:
+    return len(workers.owned() or ()) == members or None
+
+
+HOUR_MS = 3_600_000
+JUMPED = "the clock jumped by"
+
+
+def clock_jump_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
+    """Wall clocks jump ahead by an hour and back again under load, together and alone."""
+    with drill("clock jump", bootstrap, home, seed) as run:
+        members = run.workers.members
+        alone = run.draw.choice(members)
+        turns = [(members, HOUR_MS), (members, 0), ([alone], HOUR_MS), ([alone], -HOUR_MS)]
+        for number, (moved, ahead_ms) in enumerate([*turns, ([alone], 0)]):
+            at = 0.15 + 0.15 * number
+            run.until(at, hold=at + 0.15)
+            names = "".join(member.name for member in moved)
+            run.fault(f"{names} {ahead_ms // HOUR_MS:+d} h")
+            before = {member.name: _jumps(member) for member in moved}
+            for member in moved:
+                member.trap.set_clock(ahead_ms)
+            for member in moved:
+                wait_for(
+                    f"{member.name} notices",
+                    lambda m=member, n=before[member.name]: _jumps(m) > n or None,  # type: ignore[misc]
+                )
+        assert all(member.is_ready() for member in members)
+    return run.outcome
+
+
+def _jumps(member: Member) -> int:
+    return member.worker.log.read_text(errors="replace").count(JUMPED)

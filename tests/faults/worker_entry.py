@@ -1,4 +1,7 @@
-"""Faust's command line with a trap in the commit: ``python -m tests.faults.worker_entry``."""
+"""Faust's command line with a trap in the commit and a clock that can be set wrong.
+
+Run as ``python -m tests.faults.worker_entry``.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,15 @@ from faust.cli.faust import cli
 
 import app
 from app.main import build
-from tests.faults.trap import FOLDER, TrapProbe
+from tests.faults.trap import FOLDER, TrapProbe, WrongClock
 
 
 def main() -> None:
     """Build the application around the probe, where ``-A app`` will find it; then as always."""
-    vars(app)["app"] = build(TrapProbe(Path(os.environ[FOLDER])))
+    folder = Path(os.environ[FOLDER])
+    application = build(TrapProbe(folder))
+    application.clock = WrongClock(folder)
+    vars(app)["app"] = application
     cli()
 
 
