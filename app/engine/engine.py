@@ -26,7 +26,8 @@ from app.engine.spec import AgentSpec, EngineConfig, FailurePolicy
 from app.engine.standby import Standbys
 from app.engine.starts import Starter
 from app.engine.steps import StepFailedError, run_step, sliced, trimmed
-from app.engine.store import Store, StoreError, StoreMemory
+from app.engine.store import Store, StoreError
+from app.engine.stores import Stores
 from app.engine.task import Task, TaskState
 from app.engine.transaction import CommitFailedError, Probe, Writer, Written
 from app.engine.watch import Watch
@@ -62,8 +63,8 @@ class Engine:
         self.commits = Commits(self, writer, clock, metrics, config.commit_interval_s, probe)
         self.watch = Watch(clock, metrics)
         self._metrics = metrics
-        self._memory = StoreMemory(config.state_memory_bytes)
-        self.standbys = Standbys(config, self.specs, self._store, clock, metrics)
+        self._stores = Stores(config)
+        self.standbys = Standbys(config, self.specs, self._stores, clock, metrics)
         self._filling = Filling(config, self.specs, self.tasks, clock, metrics)
         self._failures = 0
         self._starting: asyncio.Task[None] | None = None
@@ -205,6 +206,9 @@ class Engine:
         await self._cancel_start(deadline_s)
         self._suspend()
         for task in self.tasks.values():
+            store, task.store = task.store, None
+            if store is not None:
+                self._stores.give(task.id, store)
             task.close()
         self.tasks.clear()
         self.membership = None
@@ -224,15 +228,10 @@ class Engine:
         self._metrics.rebalances.inc()
         for task_id in task_ids:
             spec = self.specs[task_id.topic]
-            store = self._store(task_id, spec)
+            store = self._stores.take(task_id, spec)
             self.tasks[task_id] = Task(task_id, spec, store, self.config.partitions)
         self._begin(0.0)
-
-    def _store(self, task_id: TaskId, spec: AgentSpec) -> Store | None:
-        if not spec.tables:
-            return None
-        path = self.config.data_dir / "state" / task_id.topic / str(task_id.partition)
-        return Store.open(path, (t.identity for t in spec.tables), self._memory)
+        await asyncio.to_thread(self._stores.close_idle, frozenset(standby_ids))
 
     def _suspend(self) -> None:
         self.token += 1
@@ -310,5 +309,6 @@ class Engine:
         self._closed = True
         await self.revoke()
         await self.standbys.close()
+        await asyncio.to_thread(self._stores.close_idle)
         self.starter.close()
         await asyncio.to_thread(self.commits.close)

@@ -2,7 +2,7 @@
 
 One thread of the worker does all that blocks or touches a standby's store, one job after
 the other: so a store has one user, and once :meth:`Standbys.keep` has returned, what is no
-longer a standby is closed and its folder is free for the task that takes it over. Queries
+longer a standby is given back, for the task that takes it over. Queries
 read on the event loop; what they may see is published and withdrawn there.
 """
 
@@ -24,8 +24,9 @@ from app.engine.metrics import EngineMetrics
 from app.engine.query import NotReadyError
 from app.engine.restore import RestoreError
 from app.engine.spec import AgentSpec, EngineConfig
-from app.engine.standby_tail import OpenStore, Standby, Tail
+from app.engine.standby_tail import Standby, Tail
 from app.engine.store import Store, StoreError
+from app.engine.stores import Stores
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +63,11 @@ class Standbys:
         self,
         config: EngineConfig,
         specs: Mapping[str, AgentSpec],
-        open_store: OpenStore,
+        stores: Stores,
         clock: Clock,
         metrics: EngineMetrics,
     ) -> None:
-        self._tail = Tail(config, specs, open_store, clock)
+        self._tail = Tail(config, specs, stores, clock)
         self._clock = clock
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="standbys")
@@ -76,7 +77,7 @@ class Standbys:
         self._changed = asyncio.Event()
 
     async def keep(self, wanted: Iterable[TaskId]) -> None:
-        """Be a standby of these and no others; the stores of others are closed on return."""
+        """Be a standby of these and no others; the stores of others are given back on return."""
         self._wanted = frozenset(wanted)
         self._publish(self._published)
         await self._in_thread(partial(self._tail.drop, self._wanted))
@@ -94,7 +95,7 @@ class Standbys:
             except (StoreError, RestoreError, ck.KafkaException) as exc:
                 logger.warning("standbys begin again in %.0f s: %s", RETRY_S, exc)
                 self._publish({})
-                await self._in_thread(partial(self._tail.drop, frozenset()))
+                await self._in_thread(self._tail.begin_again)
                 await asyncio.sleep(RETRY_S)
 
     def find(self, task: TaskId) -> Standby | None:
@@ -113,7 +114,7 @@ class Standbys:
         return max(0, round((self._clock.monotonic() - since) * 1000))
 
     async def close(self) -> None:
-        """Close every store and stop the thread."""
+        """Give back every store and stop the thread."""
         await self.keep(())
         self._thread.shutdown(wait=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ from app.engine.epoch import TaskId
 from app.engine.restore import BATCH, RestoreError, apply_records
 from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.store import Positions, Store, StoreError
+from app.engine.stores import Stores
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,6 @@ LOOK_S = 0.5
 _REQUEST_S = 5.0
 
 _TopicPartition = tuple[str, int]
-OpenStore = Callable[[TaskId, AgentSpec], Store | None]
 _Ends = dict[ck.TopicPartition, "Future[ListOffsetsResultInfo]"]
 
 
@@ -70,12 +70,12 @@ class Tail:
         self,
         config: EngineConfig,
         specs: Mapping[str, AgentSpec],
-        open_store: OpenStore,
+        stores: Stores,
         clock: Clock,
     ) -> None:
         self._physical = config.physical
         self._specs = specs
-        self._open_store = open_store
+        self._stores = stores
         self._clock = clock
         common: dict[str, str | int | float | bool] = {
             "bootstrap.servers": config.bootstrap,
@@ -103,25 +103,40 @@ class Tail:
         self._looked_at_s = 0.0
 
     def drop(self, keep: frozenset[TaskId]) -> None:
-        """Close every standby that is not kept."""
+        """Give back the store of every standby that is not kept."""
         gone = self._standbys.keys() - keep
         for task in gone:
-            standby = self._standbys.pop(task)
-            try:
-                # The end may lie behind markers that no record follows: nobody need look there.
-                standby.store.write({}, Positions(changelog=standby.position))
-            except StoreError as exc:
-                logger.warning("%s", exc)
-            standby.store.close()
+            self._give(self._standbys.pop(task))
         if gone:
             self._assign()
+
+    def begin_again(self) -> None:
+        """Close every store, to open it anew; what RocksDB cannot read any more is set aside."""
+        while self._standbys:
+            self._give(self._standbys.popitem()[1])
+        self._stores.close_idle()
+        self._assign()
+
+    def _give(self, standby: Standby) -> None:
+        store = standby.store
+        try:
+            if store.damaged:
+                logger.warning("%s is corrupt: set aside, rebuilt from the changelog", store.path)
+                store.reset()
+            else:
+                # The end may lie behind markers that no record follows: nobody need look there.
+                store.write({}, Positions(changelog=standby.position))
+        except StoreError as exc:
+            logger.warning("%s", exc)
+        self._stores.give(standby.id, store)
 
     def step(self, wanted: frozenset[TaskId]) -> dict[TaskId, Standby]:
         """Open what is missing, and apply what has come. All standbys, by task."""
         missing = wanted - self._standbys.keys()
         if missing:
             for task in sorted(missing, key=str):
-                self._standbys[task] = self._opened(task)
+                standby = self._standbys[task] = self._opened(task)
+                standby.position = standby.store.positions().changelog or 0
             self._rebuild_those_ahead(missing)
             self._assign()
         self._consume()
@@ -130,11 +145,10 @@ class Tail:
 
     def _opened(self, task: TaskId) -> Standby:
         spec = self._specs[task.topic]
-        store = self._open_store(task, spec)
+        store = self._stores.take(task, spec)
         if store is None or spec.changelog is None:
             raise ValueError(f"{task} has no tables: it needs no standby")
-        changelog = self._physical(spec.changelog)
-        return Standby(task, changelog, store, store.positions().changelog or 0)
+        return Standby(task, self._physical(spec.changelog), store, 0)
 
     def _assign(self) -> None:
         self._look = None

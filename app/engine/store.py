@@ -7,6 +7,7 @@ shared by every partition of the worker, so memory does not grow with their numb
 
 from __future__ import annotations
 
+import copy
 import logging
 import shutil
 import threading
@@ -232,6 +233,16 @@ class Store:
         with self._lock:
             self._closed = True
             self._release()
+
+    def passed_on(self) -> Store:
+        """The same database under a new handle; this one is closed."""
+        with self._lock:
+            self._check_open()
+            self._closed = True
+            heir = copy.copy(self)
+            heir._closed, heir._lock = False, threading.Lock()  # noqa: SLF001 - a Store as well
+            self._columns, self._handles = {}, {}
+            return heir
 
     def _release(self) -> None:
         self._columns.clear()

@@ -175,7 +175,7 @@ async def test_a_state_that_cannot_be_read_starts_the_partition_again(
     await rig.engine.close()
 
 
-async def test_a_revoke_commits_what_is_done_and_closes_the_stores(tmp_path: Path) -> None:
+async def test_a_revoke_commits_what_is_done_and_an_end_closes_the_stores(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     await rig.start()
     await rig.feed(batch([b"a", b"b"]))
@@ -184,11 +184,11 @@ async def test_a_revoke_commits_what_is_done_and_closes_the_stores(tmp_path: Pat
     assert [epoch.tasks[SOURCE].position for epoch in rig.writer.epochs] == [2]
     assert (task.state, task.store) == (TaskState.CLOSED, None)
     assert (rig.engine.tasks, rig.engine.membership) == ({}, None)
+    await rig.engine.close()
     free = Store.open(tmp_path / "state" / "source" / "0", [COUNTS.identity], StoreMemory(8 << 20))
     assert free.get(COUNTS.identity, b"a") == b"1"
     assert free.positions().source == 2
     free.close()
-    await rig.engine.close()
 
 
 async def test_a_revoke_waits_for_the_epoch_in_flight_and_commits_the_open_one(

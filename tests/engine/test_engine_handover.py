@@ -18,10 +18,9 @@ from app.engine.delivery import Delivery
 from app.engine.engine import Engine
 from app.engine.membership import Membership
 from app.engine.metrics import EngineMetrics
-from app.engine.store import Positions, Store, StoreError, StoreMemory
+from app.engine.store import Positions, StoreError
 from app.engine.transaction import TransactionalWriter
 from tests.engine.rig import (
-    COUNTS,
     MEMBERSHIP,
     PATIENCE_S,
     SOURCE,
@@ -39,10 +38,12 @@ SOON = {"session_timeout_ms": 200}
 NEVER = {"session_timeout_ms": 3_600_000}
 
 
-def folder_is_free(data_dir: Path) -> None:
-    """Fail unless the store can be opened by the next owner of this process."""
-    path = data_dir / "state" / "source" / "0"
-    Store(path, [COUNTS.identity], StoreMemory(8 << 20)).close()
+def state_is_free(engine: Engine) -> None:
+    """Fail unless whoever has the partition next can take and write its state."""
+    store = engine._stores.take(SOURCE, counting_agent())
+    assert store is not None
+    store.write({}, store.positions())
+    engine._stores.give(SOURCE, store)
 
 
 @pytest.mark.parametrize("taken_by", ["the commit loop", "the hand-over"])
@@ -62,7 +63,7 @@ async def test_a_commit_that_hangs_does_not_hold_the_hand_over(
     assert not rig.writer.gate.is_set()
     assert (rig.engine.tasks, rig.writer.epochs) == ({}, [])
     assert not any([await each for each in committing])
-    folder_is_free(tmp_path)
+    state_is_free(rig.engine)
     assert rig.metric("engine_epochs_total", outcome="failed") == 1
     rig.writer.gate.set()
     await rig.engine.assign([SOURCE], NEXT)
@@ -136,7 +137,7 @@ async def test_a_restore_that_hangs_does_not_hold_the_hand_over(
     assert await asyncio.to_thread(entered.wait, PATIENCE_S)
     await asyncio.wait_for(engine.revoke(), PATIENCE_S)
     assert not hangs.is_set()
-    folder_is_free(tmp_path)
+    state_is_free(engine)
     monkeypatch.setattr(restorer, "start_points", ask)
     hangs.set()
     await engine.assign([SOURCE], MEMBERSHIP)

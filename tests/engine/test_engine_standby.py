@@ -19,10 +19,10 @@ from app.engine.clock import SystemClock
 from app.engine.epoch import TaskId
 from app.engine.metrics import EngineMetrics
 from app.engine.query import NotReadyError
-from app.engine.spec import AgentSpec
 from app.engine.standby import StandbyRows, Standbys
 from app.engine.standby_tail import Standby
-from app.engine.store import Positions, Store, StoreMemory
+from app.engine.store import Positions, Store
+from app.engine.stores import Stores
 from tests.engine.rig import COUNTS, PATIENCE_S, counting_agent, engine_config
 
 pytestmark = pytest.mark.broker
@@ -57,23 +57,29 @@ class World:
         made = admin.create_topics([NewTopic(self.changelog, 2, 1)])
         made[self.changelog].result(PATIENCE_S)
         self.registry = CollectorRegistry()
-        self.memory = StoreMemory(8 << 20)
         config = engine_config(
             self.data_dir,
             bootstrap=self.bootstrap,
             group=self.namespace,
             physical=lambda topic: f"{self.namespace}.{topic}",
         )
+        self.stores = Stores(config)
         self.standbys = Standbys(
             config,
             {"source": counting_agent()},
-            self.open,
+            self.stores,
             SystemClock(),
             EngineMetrics(self.registry),
         )
 
-    def open(self, task: TaskId, spec: AgentSpec | None = None) -> Store:  # noqa: ARG002
-        return Store.open(self.data_dir / str(task.partition), [COUNTS.identity], self.memory)
+    def open(self, task: TaskId) -> Store:
+        store = self.stores.take(task, counting_agent())
+        assert store is not None
+        return store
+
+    def close(self, task: TaskId, store: Store) -> None:
+        self.stores.give(task, store)
+        self.stores.close_idle()
 
     def producer(self) -> ck.Producer:
         producer = ck.Producer(
@@ -119,6 +125,7 @@ async def running(world: World) -> AsyncIterator[World]:
         following.cancel()
         await asyncio.wait([following])
         await world.standbys.close()
+        world.stores.close_idle()
 
 
 @pytest.fixture
@@ -174,7 +181,7 @@ async def test_a_standby_that_was_never_at_the_end_does_not_answer(world: World)
         await until("the end of an empty changelog", lambda: world.standby() is not None)
 
 
-async def test_what_is_kept_no_more_is_closed_and_can_be_opened_by_its_owner(world: World) -> None:
+async def test_what_is_kept_no_more_is_taken_by_its_owner_as_it_stands(world: World) -> None:
     producer = world.producer()
     world.commit(producer, [(b"a", 1)], 10)
     async with running(world):
@@ -191,7 +198,7 @@ async def test_what_is_kept_no_more_is_closed_and_can_be_opened_by_its_owner(wor
         assert owned.positions() == Positions(changelog=position, source=10)
         assert owned.get(COUNTS.identity, b"a") == b"1"
         assert world.standby(ONE) is not None
-        owned.close()
+        world.close(ZERO, owned)
 
         await world.standbys.keep([])
         assert world.lag is None
@@ -201,7 +208,7 @@ async def test_the_owner_of_before_goes_on_as_a_standby(world: World) -> None:
     producer = world.producer()
     owned = world.open(ZERO)
     owned.write({COUNTS.identity: {b"kept": b"7"}}, Positions(changelog=0, source=9))
-    owned.close()
+    world.close(ZERO, owned)
     world.commit(producer, [(b"a", 1)], 10)
     async with running(world):
         await world.standbys.keep([ZERO])
@@ -212,7 +219,7 @@ async def test_the_owner_of_before_goes_on_as_a_standby(world: World) -> None:
 async def test_a_store_ahead_of_its_changelog_is_rebuilt(world: World) -> None:
     foreign = world.open(ZERO)
     foreign.write({COUNTS.identity: {b"foreign": b"7"}}, Positions(changelog=1_000, source=9))
-    foreign.close()
+    world.close(ZERO, foreign)
     world.commit(world.producer(), [(b"a", 1)], 10)
     async with running(world):
         await world.standbys.keep([ZERO])
