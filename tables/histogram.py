@@ -5,6 +5,7 @@ a sum of counts, so merging is plain addition: associative, commutative, without
 Bucket bounds are integers computed with integer arithmetic only, so every worker on every
 machine agrees on them: each value up to 199 has a bucket of its own (0 included), and above
 that a bucket is at most 1 % wide, so its middle is within 0.5 % of every value in it.
+Buckets of negative values are those of their magnitudes, negated.
 
 The scheme is that of DDSketch (Masson, Rim, Lee: "DDSketch", VLDB 2019) with bounds rounded
 to integers. ``docs/adr/0004-log-histogram.md`` says why not a t-digest.
@@ -63,14 +64,9 @@ _COARSE = _table(_COARSE_END, 1 << _COARSE_SHIFT)
 
 
 def bucket(value: int) -> int:
-    """Bucket of an integer ``value >= 0``; 0 is the bucket of the value 0 alone.
-
-    Raises :class:`ValueError` for a negative value.
-    """
+    """Bucket of an integer; 0 is the bucket of the value 0 alone."""
     if value < FINE_END:
-        if value < 0:
-            raise ValueError(f"a histogram holds values >= 0, not {value}")
-        return FINE[value]
+        return FINE[value] if value >= 0 else -bucket(-value)
     if value < _COARSE_END:
         low = _COARSE[value >> _COARSE_SHIFT]
         return low + 1 if value >= _BOUNDS[low + 1] else low
@@ -79,12 +75,14 @@ def bucket(value: int) -> int:
 
 def middle(bucket_: int) -> float:
     """Value that stands for a bucket: within 0.5 % of each value in it (below the last)."""
+    if bucket_ < 0:
+        return -middle(-bucket_)
     return (_BOUNDS[bucket_] + _BOUNDS[bucket_ + 1] - 1) / 2
 
 
 def valid(hist: Mapping[int, int]) -> bool:
     """Whether every bucket exists and every count is positive (what is stored always is)."""
-    return not hist or (min(hist) >= 0 and max(hist) <= _LAST and min(hist.values()) > 0)
+    return not hist or (min(hist) >= -_LAST and max(hist) <= _LAST and min(hist.values()) > 0)
 
 
 def merge(left: Histogram, right: Histogram) -> Histogram:

@@ -31,6 +31,7 @@ class _Group(msgspec.Struct, gc=False):
     min: int = _NO_MIN
     max: int = 0
     hist: Histogram = msgspec.field(default_factory=dict)
+    sumsq: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class LocalWindows:
                     0,
                     lanes,
                     max(0, timestamps[events.index[group.last]]),
+                    group.sumsq,
                 )
                 _add(partials, (name, key, start), partial)
         effects = Effects()
@@ -94,7 +96,8 @@ def _grouped(
     One loop, and a group instead of a partial per key, because this runs per event: the
     window and lane of the event before are kept at hand, as most events share them.
     """
-    size, close_after, status_min = spec.size_ms, spec.grace_ms, spec.errors.status_min
+    size, close_after = spec.size_ms, spec.grace_ms
+    status_min = 600 if spec.errors is None else spec.errors.status_min
     groups: dict[tuple[str, int], dict[str, _Group]] = {}
     current: dict[str, _Group] = {}
     late: list[int] = []
@@ -103,7 +106,7 @@ def _grouped(
     place = -1
     for key, value, event, stream_time, of_lane in zip(
         map(attrgetter(spec.key), events.events),
-        map(attrgetter(spec.value), events.events),
+        map(attrgetter(spec.value or "latency_ms"), events.events),
         events.events,
         events.stream_time_ms,
         events.lanes,
@@ -134,6 +137,7 @@ def _grouped(
             us = int(value * 1000 + 0.5)  # microseconds(value), inlined
             group.n += 1
             group.sum += us
+            group.sumsq += us * us
             if us < group.min:  # noqa: PLR1730 - per event, and min() costs four times as much
                 group.min = us
             if us > group.max:  # noqa: PLR1730 - as above

@@ -6,7 +6,7 @@ import msgspec
 
 from app.engine.effects import Repartition
 from tables.windows.keys import START_MAX, fits
-from tables.windows.stats import WindowStats, consistent, merge_stats
+from tables.windows.stats import WindowStats, consistent, merge_stats, narrowed, widened
 
 PartialKey = tuple[str, str, int]
 """Window name, key, window start in epoch ms."""
@@ -17,7 +17,10 @@ _decoder = msgspec.msgpack.Decoder(tuple[PartialKey, WindowStats])
 
 def encode_partial(key: PartialKey, stats: WindowStats) -> bytes:
     """Msgpack of ``[[name, key, start], stats]``."""
-    return _encoder.encode((key, stats))
+    try:
+        return _encoder.encode((key, stats))
+    except OverflowError:  # a sum that 64 bits do not hold
+        return _encoder.encode((key, narrowed(stats)))
 
 
 def decode_partial(raw: bytes) -> tuple[PartialKey, WindowStats]:
@@ -28,6 +31,8 @@ def decode_partial(raw: bytes) -> tuple[PartialKey, WindowStats]:
     numbers that contradict each other.
     """
     key, stats = _decoder.decode(raw)
+    if stats.wide:
+        stats = widened(stats)
     if not fits(key[1]) or not 0 <= key[2] <= START_MAX:
         raise ValueError(f"no row for window start {key[2]} of key {key[1][:64]!r}")
     if not consistent(stats):

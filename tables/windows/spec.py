@@ -6,12 +6,9 @@ value and what is accepted; all mistakes are reported together.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,82 +19,38 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     StrictInt,
     ValidationError,
     model_validator,
 )
 
-from app.engine.effects import TableSpec
-from tables.histogram import LAYOUT
 from tables.lanes import LANES_TABLE
-from tables.windows.stats import WindowAggregate
+from tables.timers import TIMERS_TABLE
+from tables.windows.finals import FINALS_TABLE
+from tables.windows.where import NAMES, Condition, parse_where
+from tables.windows.window import DAY_MS, PANES_MAX, ErrorsWhen, Kind, WindowSpec
 
-DAY_MS = 24 * 60 * 60 * 1000
+__all__ = [
+    "ErrorsWhen",
+    "WindowSpec",
+    "WindowSpecError",
+    "load_windows",
+    "parse_duration_ms",
+    "parse_windows",
+]
 
+WINDOWS_MAX = 64
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
 _DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
 _DURATION_ACCEPTED = 'accepted: a number and a unit, as "500ms", "60s", "1m", "24h", "7d"'
+_RESERVED = frozenset({LANES_TABLE, TIMERS_TABLE, FINALS_TABLE})
+_GAP = "a window has no gap: declare sessions in config/sessions.yaml"
+_KINDS = "accepted: tumbling, hopping, sliding (sessions are declared in config/sessions.yaml)"
 
 
 class WindowSpecError(Exception):
     """The file of windows cannot be used; the text has one line per mistake."""
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorsWhen:
-    """An event is an error when its ``status`` is at least ``status_min``."""
-
-    status_min: int
-
-
-@dataclass(frozen=True, slots=True)
-class WindowSpec:
-    """One declared window over one topic; also the name of its table.
-
-    Windows are ``[start, start + size_ms)`` with ``start`` a multiple of ``size_ms`` since
-    the epoch. An event is late once stream time has reached the end plus ``grace_ms``.
-    ``retention_ms`` counts from a row's last update.
-    """
-
-    name: str
-    topic: str
-    kind: Literal["tumbling"]
-    size_ms: int
-    grace_ms: int
-    key: str
-    value: str
-    errors: ErrorsWhen
-    retention_ms: int = DAY_MS
-
-    @property
-    def advance_ms(self) -> int:
-        """Distance of one start to the next: a tumbling window's size."""
-        return self.size_ms
-
-    @property
-    def identity(self) -> str:
-        """Fingerprint of what a stored row means: another meaning never reads old rows.
-
-        The name is part of it, because two windows of one meaning keep rows of their own.
-        Grace and retention are not: they change which events reach a row and how long it
-        stays, not what its numbers say.
-        """
-        meaning = {
-            "name": self.name,
-            "topic": self.topic,
-            "kind": self.kind,
-            "size_ms": self.size_ms,
-            "key": self.key,
-            "value": self.value,
-            "errors": asdict(self.errors),
-            "histogram": LAYOUT,
-        }
-        text = json.dumps(meaning, sort_keys=True)
-        return f"window-1-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-    def table(self) -> TableSpec:
-        """The table that keeps this window's rows."""
-        return TableSpec(self.name, self.identity, WindowAggregate())
 
 
 def parse_duration_ms(value: object) -> int:
@@ -115,12 +68,26 @@ def _positive(ms: int) -> int:
 
 
 def _free_name(name: str) -> str:
-    if name == LANES_TABLE:
-        raise ValueError(f"{LANES_TABLE!r} is the name of a table of the platform: use another")
+    if name in _RESERVED:
+        raise ValueError(f"{name!r} is the name of a table of the platform: use another")
     return name
 
 
+def _kind(value: object) -> object:
+    if value not in ("tumbling", "hopping", "sliding"):
+        raise ValueError(_KINDS)
+    return value
+
+
+def _name_of_event(field: object) -> object:
+    if field not in NAMES:
+        raise ValueError(f"no field of an event; accepted: {', '.join(NAMES)}")
+    return field
+
+
 _Duration = Annotated[int, BeforeValidator(parse_duration_ms)]
+_Length = Annotated[_Duration, AfterValidator(_positive)]
+_Name = Annotated[str, BeforeValidator(_name_of_event)]
 
 
 class _Errors(BaseModel):
@@ -132,39 +99,101 @@ class _Errors(BaseModel):
 class _Window(BaseModel):
     """A window as it is written in the file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$"), AfterValidator(_free_name)]
     topic: Literal["log-events"]
-    kind: Literal["tumbling"]
-    size: Annotated[_Duration, AfterValidator(_positive)]
+    kind: Annotated[Kind, BeforeValidator(_kind)]
+    size: _Length | None = None
+    sizes: Annotated[list[_Length], Field(min_length=1, max_length=16)] | None = None
+    advance: _Length | None = None
     grace: _Duration
-    key: Literal["endpoint", "service"]
-    value: Literal["latency_ms"]
-    errors: _Errors
+    key: _Name
+    value: Literal["latency_ms", "value"] | None = None
+    errors: _Errors | None = None
+    codes: StrictBool = False
+    distinct: _Name | None = None
+    where: Annotated[tuple[Condition, ...], BeforeValidator(parse_where)] = ()
     retention: _Duration = DAY_MS
+    emit: Literal["final", "updates"] = "final"
+    global_row: Annotated[StrictBool, Field(alias="global")] = False
+
+    @model_validator(mode="after")
+    def _shaped(self) -> _Window:
+        sliding = self.kind == "sliding"
+        for field, wanted in (("size", not sliding), ("sizes", sliding)):
+            if (getattr(self, field) is not None) != wanted:
+                raise ValueError(_presence(field, self.kind, wanted))
+        if (self.advance is not None) != (self.kind != "tumbling"):
+            raise ValueError(_presence("advance", self.kind, self.kind != "tumbling"))
+        if sliding and self.emit == "updates":
+            raise ValueError("emit = 'updates': accepted for a sliding window: final")
+        if self.global_row and not sliding:
+            raise ValueError("global = True: accepted for a sliding window only")
+        return self
+
+    @model_validator(mode="after")
+    def _divided(self) -> _Window:
+        advance = self.advance
+        if advance is None:
+            return self
+        for size in self.lengths:
+            if size % advance:
+                raise ValueError(
+                    f"size = {_text(size)}: accepted: a multiple of the advance, {_text(advance)}"
+                )
+            if size // advance > PANES_MAX:
+                raise ValueError(
+                    f"size / advance = {_text(size)}/{_text(advance)} = {size // advance}: "
+                    f"accepted: at most {PANES_MAX}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _kept_until_final(self) -> _Window:
-        if self.retention < self.size + self.grace:
+        needed = max(self.lengths) + self.grace
+        if self.retention < needed:
             raise ValueError(
-                f"retention = {self.retention} ms: accepted: at least size + grace, "
-                f"{self.size + self.grace} ms"
+                f"retention = {self.retention} ms: accepted: at least size + grace, {needed} ms"
             )
         return self
 
+    @property
+    def lengths(self) -> list[int]:
+        """Sizes, ascending."""
+        return [self.size] if self.size is not None else sorted(set(self.sizes or ()))
+
     def spec(self) -> WindowSpec:
+        """The declared window."""
         return WindowSpec(
             name=self.name,
             topic=self.topic,
             kind=self.kind,
-            size_ms=self.size,
+            size_ms=self.lengths[-1],
             grace_ms=self.grace,
             key=self.key,
             value=self.value,
-            errors=ErrorsWhen(self.errors.status_min),
+            errors=None if self.errors is None else ErrorsWhen(self.errors.status_min),
             retention_ms=self.retention,
+            advance_ms=self.advance or 0,
+            sizes_ms=tuple(self.lengths),
+            codes=self.codes,
+            distinct=self.distinct,
+            where=tuple(sorted(self.where, key=lambda each: each.field)),
+            emit=self.emit,
+            global_row=self.global_row,
         )
+
+
+def _presence(field: str, kind: str, wanted: bool) -> str:
+    if wanted:
+        return f"{field} is missing: a {kind} window needs it"
+    return f"{field}: a {kind} window has none"
+
+
+def _text(ms: int) -> str:
+    unit = next((u for u in ("d", "h", "m", "s") if ms % _UNITS_MS[u] == 0), "ms")
+    return f"{ms // _UNITS_MS[unit]} {unit}"
 
 
 def _mistakes(where: str, error: ValidationError) -> list[str]:
@@ -174,8 +203,11 @@ def _mistakes(where: str, error: ValidationError) -> list[str]:
         said = each["msg"].removeprefix("Value error, ")
         if each["type"] == "missing":
             lines.append(f"{where}: {field} is missing")
+        elif field == "gap":
+            lines.append(f"{where}: gap = {each['input']!r}: {_GAP}")
         elif each["type"] == "extra_forbidden":
-            accepted = ", ".join((_Errors if "." in field else _Window).model_fields)
+            fields = (_Errors if "." in field else _Window).model_fields
+            accepted = ", ".join(known.alias or name for name, known in fields.items())
             lines.append(f"{where}: {field} = {each['input']!r}: unknown; accepted: {accepted}")
         else:
             lines.append(
@@ -194,8 +226,10 @@ def parse_windows(document: object, source: str) -> tuple[WindowSpec, ...]:
         for field, value in document.items()
         if field != "windows"
     ]
+    if len(entries) > WINDOWS_MAX:
+        mistakes.append(f"{source}: {len(entries)} windows; accepted: at most {WINDOWS_MAX}")
     specs = []
-    for number, entry in enumerate(entries, start=1):
+    for number, entry in enumerate(entries[:WINDOWS_MAX], start=1):
         name: Any = entry.get("name") if isinstance(entry, Mapping) else None
         where = f"{source}: window {name if isinstance(name, str) else f'number {number}'}"
         try:

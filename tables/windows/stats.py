@@ -1,53 +1,76 @@
-"""State of one window of one key, and how two states of it become one."""
+"""State of one pane of one key, and how two states of it become one."""
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from app.engine.effects import Aggregate
+from app.models.rules import STATUS_MAX, STATUS_MIN
+from tables import sketch
 from tables.histogram import Histogram
 from tables.histogram import merge as merge_histograms
 from tables.histogram import valid as valid_histogram
 from tables.lanes import ROW_LANES_MAX, merge_lanes
 
-SUM_MAX = (1 << 63) - 1
-"""Sums stop here (292 000 years of latency), where their encoding ends, rather than fail."""
 COUNT_MAX = 1 << 32
 """More events than one partial can hold: what claims more was not written here."""
+VALUE_MAX_MS = 1e15
+"""A value beyond this (in its own unit, either sign) counts as this."""
+
+_WIDE_BYTES = 32
 
 
 def microseconds(value_ms: float) -> int:
-    """Integer microseconds of a value in milliseconds >= 0, halves rounded up."""
-    return int(value_ms * 1000 + 0.5)
+    """Integer microseconds of a value in milliseconds, halves rounded up.
+
+    Other fields than latency are kept in thousandths of their unit in the same way.
+    """
+    bounded = min(max(value_ms, -VALUE_MAX_MS), VALUE_MAX_MS)
+    return int((bounded * 1000 + 0.5) // 1)
 
 
 _Count = Annotated[int, Meta(ge=0)]
 
 
 class WindowStats(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a window knows of the events of one key. All fields are sums, extremes or unions.
+    """What a pane knows of the events of one key. All fields are sums, extremes or unions.
 
-    ``count`` events, ``errors`` of them errors; ``n`` of them carried a value, whose
-    ``sum``, ``min`` and ``max`` are integer microseconds (``min``/``max`` None while n is
-    0) and whose histogram is ``hist``. ``late`` events came after end + grace and are in
-    none of the former. ``lanes`` are the lane keys (sorted) that fed the row, or
-    :data:`tables.lanes.EVERY` once there are too many. ``updated_ms`` is the
-    ingest time of the latest event, from which retention counts.
+    ``count`` events, ``errors`` of them errors; ``n`` of them carried a value, whose ``sum``,
+    ``min``, ``max`` and ``sumsq`` (sum of squares) are exact integers of microseconds
+    (``min``/``max`` None while n is 0) and whose histogram is ``hist``. ``late`` events came
+    after end + grace and are in none of the others. ``lanes`` are the lane keys (sorted)
+    that fed the row, or :data:`tables.lanes.EVERY` once there are too many. ``updated_ms``
+    is the ingest time of the latest event, from which retention counts. ``codes`` counts by
+    HTTP status code, ``distinct`` is a :mod:`tables.sketch`; both are empty where the window
+    does not ask for them. ``wide`` is used by the encoding alone.
     """
 
     count: _Count = 0
     errors: _Count = 0
     n: _Count = 0
-    sum: _Count = 0
-    min: _Count | None = None
-    max: _Count | None = None
+    sum: int = 0
+    min: int | None = None
+    max: int | None = None
     hist: dict[int, int] = {}
     late: _Count = 0
     lanes: tuple[str, ...] = ()
     updated_ms: _Count = 0
+    sumsq: _Count = 0
+    codes: dict[int, int] = {}
+    distinct: bytes = b""
+    wide: bytes = b""
+
+    @property
+    def stddev(self) -> float | None:
+        """Population standard deviation in microseconds; None: no value."""
+        if self.n == 0:
+            return None
+        # n^2 times the variance, in integers: nothing cancels that was rounded before.
+        return sqrt(self.n * self.sumsq - self.sum * self.sum) / self.n
 
 
 EMPTY = WindowStats()
@@ -60,17 +83,22 @@ def merge_stats(left: WindowStats, right: WindowStats) -> WindowStats:
         lowest = right.min
     if highest is None or (right.max is not None and right.max > highest):
         highest = right.max
+    codes, more = left.codes, right.codes
+    distinct, others = left.distinct, right.distinct
     return WindowStats(
         left.count + right.count,
         left.errors + right.errors,
         left.n + right.n,
-        min(left.sum + right.sum, SUM_MAX),
+        left.sum + right.sum,
         lowest,
         highest,
         merge_histograms(left.hist, right.hist),
         left.late + right.late,
         merge_lanes(left.lanes, right.lanes),
         max(left.updated_ms, right.updated_ms),
+        left.sumsq + right.sumsq,
+        merge_histograms(codes, more) if codes and more else codes or more,
+        sketch.merge(distinct, others) if distinct and others else distinct or others,
     )
 
 
@@ -79,17 +107,70 @@ def consistent(stats: WindowStats) -> bool:
     hist: Histogram = stats.hist
     if max(stats.count, stats.late) > COUNT_MAX or max(stats.errors, stats.n) > stats.count:
         return False
-    if len(stats.lanes) > ROW_LANES_MAX or not valid_histogram(hist):
+    if len(stats.lanes) > ROW_LANES_MAX or not _valid_extras(stats):
         return False
-    if sum(hist.values()) != stats.n:
+    if not valid_histogram(hist) or sum(hist.values()) != stats.n:
         return False
     if stats.min is None or stats.max is None:
-        return stats.n == stats.sum == 0 and stats.min is stats.max
-    return stats.n * stats.min <= stats.sum <= stats.n * stats.max and stats.n > 0
+        return stats.n == stats.sum == stats.sumsq == 0 and stats.min is stats.max
+    return (
+        stats.n * stats.min <= stats.sum <= stats.n * stats.max
+        and stats.n > 0
+        and stats.sum * stats.sum <= stats.n * stats.sumsq
+        and stats.sumsq <= stats.n * max(stats.min * stats.min, stats.max * stats.max)
+    )
+
+
+def _valid_extras(stats: WindowStats) -> bool:
+    codes = stats.codes
+    if codes and not (
+        min(codes) >= STATUS_MIN
+        and max(codes) <= STATUS_MAX
+        and min(codes.values()) > 0
+        and sum(codes.values()) <= stats.count
+    ):
+        return False
+    return not stats.distinct or (stats.count > 0 and sketch.valid(stats.distinct))
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(WindowStats)
+
+
+def encode_stats(state: WindowStats) -> bytes:
+    """Msgpack array of the fields in order."""
+    try:
+        return _encoder.encode(state)
+    except OverflowError:  # a sum that 64 bits do not hold
+        return _encoder.encode(narrowed(state))
+
+
+def decode_stats(raw: bytes) -> WindowStats:
+    """Inverse of :func:`encode_stats`.
+
+    Raises :class:`ValueError` (of which :class:`msgspec.MsgspecError` is one kind) on
+    anything else.
+    """
+    state = _decoder.decode(raw)
+    return widened(state) if state.wide else state
+
+
+def narrowed(state: WindowStats) -> WindowStats:
+    """The same with its two sums as bytes, because msgpack has no integer of their size."""
+    wide = state.sum.to_bytes(_WIDE_BYTES, "big", signed=True)
+    wide += state.sumsq.to_bytes(_WIDE_BYTES, "big", signed=True)
+    return msgspec.structs.replace(state, sum=0, sumsq=0, wide=wide)
+
+
+def widened(state: WindowStats) -> WindowStats:
+    """Inverse of :func:`narrowed`; raises :class:`ValueError` where that wrote no such bytes."""
+    if len(state.wide) != 2 * _WIDE_BYTES or state.sum or state.sumsq:
+        raise ValueError("the sums of a window are given twice")
+    total = int.from_bytes(state.wide[:_WIDE_BYTES], "big", signed=True)
+    squares = int.from_bytes(state.wide[_WIDE_BYTES:], "big", signed=True)
+    if squares < 0:
+        raise ValueError("a sum of squares is below 0")
+    return msgspec.structs.replace(state, sum=total, sumsq=squares, wide=b"")
 
 
 class WindowAggregate(Aggregate[WindowStats]):
@@ -100,9 +181,9 @@ class WindowAggregate(Aggregate[WindowStats]):
         return merge_stats(left, right)
 
     def encode(self, state: WindowStats) -> bytes:
-        """Msgpack array of the fields in order."""
-        return _encoder.encode(state)
+        """See :func:`encode_stats`."""
+        return encode_stats(state)
 
     def decode(self, raw: bytes) -> WindowStats:
-        """Inverse of :meth:`encode`; raises :class:`msgspec.MsgspecError` on anything else."""
-        return _decoder.decode(raw)
+        """See :func:`decode_stats`."""
+        return decode_stats(raw)

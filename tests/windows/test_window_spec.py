@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from tables.windows.spec import ErrorsWhen, WindowSpecError, load_windows, parse_duration_ms
+from tables.windows.where import Condition
+from tables.windows.window import PANES_MAX
 from tests.windows.driver import minute_spec
 
 SHIPPED = Path(__file__).parents[2] / "config" / "windows.yaml"
@@ -22,6 +24,13 @@ GOOD = {
     "key": "endpoint",
     "value": "latency_ms",
     "errors": {"status_min": 500},
+}
+
+SLIDING: dict[str, object] = {
+    "kind": "sliding",
+    "size": None,
+    "sizes": ["1m", "5m", "15m"],
+    "advance": "10s",
 }
 
 
@@ -62,28 +71,88 @@ def test_anything_else_is_not_a_duration(wrong: object):
         ({"size": "60"}, "window w: size = '60': accepted: a number and a unit"),
         ({"size": "0s"}, "window w: size = '0s': accepted: a duration above 0"),
         ({"grace": 30}, "window w: grace = 30: accepted: a number and a unit"),
-        ({"kind": "hopping"}, "window w: kind = 'hopping': Input should be 'tumbling'"),
+        ({"kind": "daily"}, "window w: kind = 'daily': accepted: tumbling, hopping, sliding"),
+        ({"kind": "session"}, "window w: kind = 'session': accepted: tumbling, hopping, sliding"),
+        ({"gap": "30m"}, "window w: gap = '30m': a window has no gap: declare sessions in conf"),
         ({"topic": "logs"}, "window w: topic = 'logs': Input should be 'log-events'"),
-        ({"key": "user"}, "window w: key = 'user': Input should be 'endpoint' or 'service'"),
-        ({"value": "bytes"}, "window w: value = 'bytes': Input should be 'latency_ms'"),
+        ({"key": "user"}, "window w: key = 'user': no field of an event; accepted: service, "),
+        ({"distinct": "message"}, "window w: distinct = 'message': no field of an event; acc"),
+        ({"value": "bytes"}, "window w: value = 'bytes': Input should be 'latency_ms' or 'value'"),
         ({"name": "W W"}, "window W W: name = 'W W': String should match pattern"),
         ({"name": "lanes"}, "window lanes: name = 'lanes': 'lanes' is the name of a table"),
-        ({"advance": "1m"}, "window w: advance = '1m': unknown; accepted: name, topic, kind"),
+        ({"name": "finals"}, "window finals: name = 'finals': 'finals' is the name of a table"),
+        ({"advance": "1m"}, "window w: advance: a tumbling window has none"),
+        ({"sizes": ["1m"]}, "window w: sizes: a tumbling window has none"),
+        ({"size": None}, "window w: size is missing: a tumbling window needs it"),
+        ({"codes": 1}, "window w: codes = 1: Input should be a valid boolean"),
+        ({"emit": "all"}, "window w: emit = 'all': Input should be 'final' or 'updates'"),
+        ({"global": True}, "window w: global = True: accepted for a sliding window only"),
+        ({"speed": 1}, "window w: speed = 1: unknown; accepted: name, topic, kind"),
         (
             {"errors": {"status_min": 500, "level": 1}},
             "window w: errors.level = 1: unknown; accepted: status_min",
         ),
         ({"errors": {"status_min": 99}}, "window w: errors.status_min = 99: Input should be"),
         ({"retention": "89s"}, "window w: retention = 89000 ms: accepted: at least size + grace"),
+        ({"kind": "hopping"}, "window w: advance is missing: a hopping window needs it"),
+        (
+            {"kind": "hopping", "advance": "25s"},
+            "window w: size = 1 m: accepted: a multiple of the advance, 25 s",
+        ),
+        (SLIDING | {"advance": "7s"}, "window w: size = 1 m: accepted: a multiple of the advance"),
+        (SLIDING | {"emit": "updates"}, "window w: emit = 'updates': accepted for a sliding wi"),
+        (SLIDING | {"sizes": []}, "window w: sizes = []: List should have at least 1 item"),
+        ({"where": []}, "window w: where = []: accepted: fields of an event and the values"),
+        ({"where": {"os": "x"}}, "window w: where = {'os': 'x'}: no field 'os' to compare; acc"),
+        ({"where": {"type": "x"}}, "window w: where = {'type': 'x'}: type: 'x' is none; accep"),
+        ({"where": {"level": []}}, "window w: where = {'level': []}: level: accepted: a word"),
+        ({"where": {"ip": 7}}, "window w: where = {'ip': 7}: ip: accepted: a word, or a list"),
+        ({"where": {"status": 99}}, "window w: where = {'status': 99}: status: accepted: a st"),
+        ({"where": {"status": {}}}, "window w: where = {'status': {}}: status: accepted: a st"),
+        (
+            {"where": {"status": {"min": 500, "max": 400}}},
+            "window w: where = {'status': {'max': 400, 'min': 500}}: status: min 500 is above",
+        ),
     ],
 )
 def test_a_mistake_names_file_window_field_value_and_what_is_accepted(
     tmp_path: Path, change: dict[str, object], said: str
 ):
-    path = written(tmp_path, {**GOOD, **change})
+    fields = {name: value for name, value in {**GOOD, **change}.items() if value is not None}
+    path = written(tmp_path, fields)
     with pytest.raises(WindowSpecError) as caught:
         load_windows(path)
     assert str(caught.value).splitlines()[0].startswith(f"{path}: {said}")
+
+
+def test_a47_4_a_hop_of_1_s_in_1_h_is_refused_with_its_ratio(tmp_path: Path):
+    hop = {"kind": "hopping", "size": "1h", "advance": "1s"}
+    with pytest.raises(WindowSpecError, match="window w: size / advance = 1 h/1 s = 3600: acc"):
+        load_windows(written(tmp_path, {**GOOD, **hop}))
+    [spec] = load_windows(written(tmp_path, {**GOOD, **hop, "advance": "10s"}))
+    assert spec.panes == PANES_MAX
+
+
+def test_a_sliding_window_has_sizes_and_may_have_a_global_row(tmp_path: Path):
+    [spec] = load_windows(written(tmp_path, {**GOOD, **SLIDING, "global": True}))
+    assert spec.sizes_ms == (60_000, 300_000, 900_000)
+    assert (spec.size_ms, spec.advance_ms, spec.panes) == (900_000, 10_000, 90)
+    assert not spec.closes
+    assert [spec.row_name(key) for key in ("a", "*", "**", "*a")] == ["a", "**", "***", "*a"]
+    [spec] = load_windows(written(tmp_path, {**GOOD, **SLIDING}))
+    assert spec.row_name("*") == "*"
+
+
+def test_a_window_may_only_count(tmp_path: Path):
+    bare = {name: value for name, value in GOOD.items() if name not in ("value", "errors")}
+    [spec] = load_windows(written(tmp_path, bare))
+    assert (spec.value, spec.errors) == (None, None)
+
+
+def test_the_order_of_conditions_and_words_means_nothing(tmp_path: Path):
+    one = {**GOOD, "where": {"level": ["WARN", "ERROR"], "status": {"min": 400}}}
+    other = {**GOOD, "where": {"status": {"min": 400, "max": 599}, "level": ["ERROR", "WARN"]}}
+    assert load_windows(written(tmp_path, one)) == load_windows(written(tmp_path, other))
 
 
 def test_a_missing_field_is_named(tmp_path: Path):
@@ -131,16 +200,25 @@ def test_an_absent_file_is_named(tmp_path: Path):
 
 
 def test_the_identity_is_pinned_because_it_decides_whether_stored_rows_are_read():
-    assert minute_spec().identity == "window-1-543c6c5dc3c69636"
+    assert minute_spec().identity == "window-2-86c4df5c19f8ef74"
 
 
 def test_the_identity_changes_with_the_meaning_of_a_row_only():
     spec = minute_spec()
     other_meaning = [
         replace(spec, name="other"),
-        replace(spec, size_ms=1),
+        replace(spec, size_ms=1, advance_ms=0, sizes_ms=()),
+        replace(spec, kind="hopping"),
+        replace(spec, advance_ms=1_000),
+        replace(spec, sizes_ms=(1, 2)),
         replace(spec, key="service"),
+        replace(spec, value="value"),
         replace(spec, errors=ErrorsWhen(400)),
+        replace(spec, errors=None),
+        replace(spec, codes=True),
+        replace(spec, distinct="user_id"),
+        replace(spec, where=(Condition("status", (200,)),)),
+        replace(spec, global_row=True),
     ]
-    assert len({each.identity for each in [spec, *other_meaning]}) == 5
-    assert replace(spec, grace_ms=1, retention_ms=1).identity == spec.identity
+    assert len({each.identity for each in [spec, *other_meaning]}) == 1 + len(other_meaning)
+    assert replace(spec, grace_ms=1, retention_ms=1, emit="updates").identity == spec.identity

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from statistics import pstdev
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.engine.chunks import LaneMark
+from tables import sketch
 from tables.histogram import bucket
 from tables.lanes import EVERY, ROW_LANES_MAX, LaneMarks, merge_lanes
 from tables.windows.stats import (
     EMPTY,
-    SUM_MAX,
     WindowAggregate,
     WindowStats,
     consistent,
@@ -25,7 +27,14 @@ lanes = st.sets(st.integers(0, 200).map("{}/".format), max_size=50).map(
 )
 
 
-def stats_of(values: list[int], more: int, errors: int, late: int, fed_by: tuple[str, ...]):
+def stats_of(
+    values: list[int],
+    more: int,
+    errors: int,
+    late: int,
+    fed_by: tuple[str, ...],
+    users: set[int] | None = None,
+):
     hist: dict[int, int] = {}
     for value in values:
         hist[bucket(value)] = hist.get(bucket(value), 0) + 1
@@ -40,16 +49,20 @@ def stats_of(values: list[int], more: int, errors: int, late: int, fed_by: tuple
         late,
         fed_by,
         more * 1_000,
+        sum(value * value for value in values),
+        {200: len(values)} if values else {},
+        sketch.sketch(map(str, users or ())) if values else b"",
     )
 
 
 stats = st.builds(
     stats_of,
-    st.lists(st.integers(0, 10**12), max_size=8),
+    st.lists(st.one_of(st.integers(-(10**4), 10**4), st.integers(-(10**18), 10**18)), max_size=8),
     st.integers(0, 5),
     st.integers(0, 9),
     st.integers(0, 3),
     lanes,
+    st.sets(st.integers(0, 10**6), max_size=20),
 )
 
 
@@ -75,11 +88,31 @@ def test_what_is_merged_of_consistent_states_is_consistent(a: WindowStats, b: Wi
     assert consistent(aggregate.merge(a, b))
 
 
-def test_sums_stop_at_the_end_of_their_encoding():
-    huge = WindowStats(1, 0, 1, SUM_MAX, SUM_MAX, SUM_MAX, {0: 1})
-    twice = aggregate.merge(huge, huge)
-    assert twice.sum == SUM_MAX
-    assert aggregate.decode(aggregate.encode(twice)) == twice
+@given(stats)
+def test_sums_beyond_64_bits_are_kept_exactly(state: WindowStats):
+    for _ in range(8):
+        state = aggregate.merge(state, state)
+        assert aggregate.decode(aggregate.encode(state)) == state
+    assert not aggregate.decode(aggregate.encode(state)).wide
+
+
+@pytest.mark.parametrize("wide", [b"1", bytes(63), b"\xff" * 64])
+def test_sums_that_are_no_sums_are_refused(wide: bytes):
+    with pytest.raises(ValueError, match="sum"):
+        aggregate.decode(msgspec.msgpack.encode(WindowStats(count=1, wide=wide)))
+
+
+@given(st.lists(st.integers(-(10**9), 10**9), min_size=1, max_size=50))
+def test_the_standard_deviation_is_that_of_the_population(values: list[int]):
+    found = stats_of(values, 0, 0, 0, ()).stddev
+    assert found == pytest.approx(pstdev(values), rel=1e-9, abs=1e-9)
+
+
+def test_a47_1_statistics_of_10_20_30():
+    state = stats_of([10_000, 20_000, 30_000], 0, 0, 0, ())
+    assert state.stddev == pytest.approx(8_164.966, abs=0.001)
+    assert (state.count, state.sum / state.n) == (3, 20_000)
+    assert EMPTY.stddev is None
 
 
 def test_a_row_fed_by_too_many_lanes_waits_for_every_lane():
@@ -94,8 +127,17 @@ def test_a_row_fed_by_too_many_lanes_waits_for_every_lane():
     [
         WindowStats(count=1, errors=2),
         WindowStats(count=0, n=1, sum=1, min=1, max=1, hist={1: 1}),
-        WindowStats(count=1, n=1, sum=5, min=1, max=1, hist={1: 1}),
-        WindowStats(count=1, n=1, sum=1, min=1, max=1, hist={1: 2}),
+        WindowStats(count=1, n=1, sum=5, min=1, max=1, hist={1: 1}, sumsq=1),
+        WindowStats(count=1, n=1, sum=1, min=1, max=1, hist={1: 2}, sumsq=1),
+        WindowStats(count=1, n=1, sum=2, min=2, max=2, hist={2: 1}, sumsq=3),
+        WindowStats(count=1, n=1, sum=2, min=2, max=2, hist={2: 1}, sumsq=5),
+        WindowStats(count=1, sumsq=1),
+        WindowStats(count=1, codes={200: 2}),
+        WindowStats(count=1, codes={200: 0}),
+        WindowStats(count=1, codes={99: 1}),
+        WindowStats(count=1, codes={600: 1}),
+        WindowStats(count=1, distinct=b"many"),
+        WindowStats(late=1, distinct=sketch.sketch(["a"])),
         WindowStats(count=1, n=0, sum=1),
         WindowStats(count=1, n=1, sum=1, min=None, max=1, hist={1: 1}),
         WindowStats(count=1 << 40),
@@ -115,7 +157,18 @@ def test_other_bytes_are_not_a_state(raw: bytes):
 
 @pytest.mark.parametrize(
     ("value_ms", "us"),
-    [(0, 0), (0.0004, 0), (0.0005, 1), (5, 5_000), (1.2345, 1_235), (1e9, 10**12)],
+    [
+        (0, 0),
+        (0.0004, 0),
+        (0.0005, 1),
+        (5, 5_000),
+        (1.2345, 1_235),
+        (1e9, 10**12),
+        (-1.2345, -1_234),
+        (-1.2346, -1_235),
+        (-1e300, -(10**18)),
+        (1e300, 10**18),
+    ],
 )
 def test_milliseconds_become_integer_microseconds(value_ms: float, us: int):
     assert microseconds(value_ms) == us
