@@ -1,0 +1,292 @@
+"""``GET /trends``: moving averages per service and over all, composed from panes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter
+
+from app.engine.cache import RowCache
+from app.engine.query import CommittedTable, NotOwnedError, NotReadyError, Queries
+from tables.lanes import LANES_TABLE, MARKS_MAX, LaneTimes
+from tables.windows.keys import fits
+from tables.windows.trends import (
+    Pane,
+    TrendWindow,
+    composed,
+    direction,
+    hop_before,
+    rolling,
+    size_label,
+    trend_window,
+)
+from tables.windows.window import GLOBAL_KEY, WindowSpec
+from web.peers import PeerError, Peers
+from web.problem import Kind, ProblemError, json_response
+from web.queries.params import WINDOWS_MAX
+from web.queries.rows import has_key, newest_rows_sliced
+from web.queries.scatter import HOP_TIMEOUT_S, PARTIALS_TOPIC, is_forwarded, moving, restoring
+from web.queries.times import TimeRange, parse_time_range, refusal
+
+PATH: Final = "/trends"
+CACHE_BYTES_MAX: Final = 8 << 20
+UNSETTLED_MS: Final = 1_000
+"""How long an answer is kept whose newest window may still miss what is on its way."""
+HISTORY_MS: Final = 3_600_000
+PANES_MAX: Final = 40_000
+
+
+class Trend(msgspec.Struct, frozen=True):
+    """Figures of a service as of a hop boundary; ``windows`` by the label of their size."""
+
+    service: str
+    asOf: int  # noqa: N815 - the name in the answer
+    windows: dict[str, TrendWindow]
+    trend: str
+    partition: int
+    worker: str
+    staleness_ms: int
+    watermark: int | None
+
+
+class TrendHistory(msgspec.Struct, frozen=True):
+    """Windows of one size at each step of a range, oldest first."""
+
+    service: str
+    window: str
+    step_ms: int
+    windows: list[TrendWindow]
+    partition: int
+    worker: str
+    staleness_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    body: bytes
+    until_ms: int
+
+
+class Trends:
+    """The trend endpoints of one worker: its own rows, the others' by one hop."""
+
+    def __init__(
+        self,
+        queries: Queries,
+        peers: Peers,
+        spec: WindowSpec,
+        clock: Callable[[], int],
+        registry: CollectorRegistry,
+    ) -> None:
+        """``spec`` is the sliding window; ``clock`` gives epoch milliseconds."""
+        self._queries = queries
+        self._peers = peers
+        self._spec = spec
+        self._clock = clock
+        self._cache = RowCache(CACHE_BYTES_MAX)
+        self._asked = Counter(
+            "trend_cache_total", "Trend queries, by who answered", ["result"], registry=registry
+        )
+
+    # -- endpoints -------------------------------------------------------------------------
+
+    async def all(self, request: web.Request) -> web.Response:
+        """All services together, from the row that is aggregated for it."""
+        return await self._answer(request, GLOBAL_KEY)
+
+    async def one(self, request: web.Request) -> web.Response:
+        """One service: 404 when it is unknown. Kept until the next hop."""
+        return await self._answer(request, self._spec.row_name(request.match_info["service"]))
+
+    async def history(self, request: web.Request) -> web.Response:
+        """Windows of one size (``window``) over ``from``/``to``, one each ``step``."""
+        service, query = request.match_info["service"], request.query
+        now_ms = self._clock()
+        size_ms = self._size(query)
+        wanted = self._range(query, now_ms)
+        step_ms = self._step(query, wanted, size_ms)
+        forwarded = is_forwarded(request, self._queries)
+        owner = self._queries.owner(PARTIALS_TOPIC, self._key(service))
+        if not owner.local:
+            again = urlencode(
+                {"window": size_label(size_ms), "step": str(step_ms)} | wanted.query()
+            )
+            path = f"{PATH}/{quote(service, safe='')}/history?{again}"
+            body = await self._remote(owner.url, path, forwarded=forwarded)
+            return web.Response(body=body, content_type="application/json")
+        found = await self._local_history(service, owner.partition, size_ms, wanted, step_ms)
+        return json_response(found)
+
+    # -- answers ---------------------------------------------------------------------------
+
+    async def _answer(self, request: web.Request, row: str) -> web.Response:
+        forwarded = is_forwarded(request, self._queries)
+        now_ms = self._clock()
+        as_of = hop_before(now_ms, self._spec.advance_ms)
+        key = self._key(row)
+        cached: _Cached | None = self._cache.get(as_of, key)
+        if cached is not None and now_ms < cached.until_ms:
+            self._asked.labels("hit").inc()
+            return web.Response(body=cached.body, content_type="application/json")
+        self._asked.labels("miss").inc()
+        owner = self._queries.owner(PARTIALS_TOPIC, key)
+        if owner.local:
+            trend = await self._local(row, owner.partition, as_of)
+            body = msgspec.json.encode(trend)
+        else:
+            path = PATH if row == GLOBAL_KEY else f"{PATH}/{quote(_shown(row), safe='')}"
+            body = await self._remote(owner.url, path, forwarded=forwarded)
+            trend = msgspec.json.decode(body, type=Trend)
+        settled = all(window.complete for window in trend.windows.values())
+        until_ms = as_of + self._spec.advance_ms if settled else now_ms + UNSETTLED_MS
+        if trend.asOf == as_of:
+            self._cache.put(as_of, key, _Cached(body, until_ms), len(body))
+        return web.Response(body=body, content_type="application/json")
+
+    async def _local(self, row: str, partition: int, as_of: int) -> Trend:
+        sizes = self._spec.sizes_ms
+        panes = await self._panes(row, partition, TimeRange(max(0, as_of - sizes[-1]), as_of))
+        times = self._times(partition)
+        windows: dict[int, TrendWindow] = {}
+        for size_ms in sizes:
+            stats = composed(panes, as_of, size_ms)
+            complete = times.of_row(stats.lanes) >= as_of
+            windows[size_ms] = trend_window(stats, as_of, size_ms, complete=complete)
+        live = times.watermarks.get("")
+        return Trend(
+            GLOBAL_KEY if row == GLOBAL_KEY else _shown(row),
+            as_of,
+            {size_label(size_ms): window for size_ms, window in windows.items()},
+            direction(windows),
+            partition,
+            self._queries.worker,
+            self._queries.staleness_ms(PARTIALS_TOPIC, partition),
+            live if live is not None and 0 <= live < 1 << 53 else None,
+        )
+
+    async def _local_history(
+        self, service: str, partition: int, size_ms: int, wanted: TimeRange, step_ms: int
+    ) -> TrendHistory:
+        assert wanted.from_ms is not None  # noqa: S101 - for the type checker
+        assert wanted.to_ms is not None  # noqa: S101 - as above
+        lead = TimeRange(max(0, wanted.from_ms - size_ms), wanted.to_ms)
+        panes = await self._panes(self._spec.row_name(service), partition, lead)
+        times = self._times(partition)
+        first = -(-wanted.from_ms // step_ms) * step_ms
+        ends = range(first, wanted.to_ms, step_ms)
+        windows = [
+            trend_window(stats, end, size_ms, complete=times.of_row(stats.lanes) >= end)
+            for end, stats in rolling(panes, ends, size_ms)
+        ]
+        return TrendHistory(
+            service,
+            size_label(size_ms),
+            step_ms,
+            windows,
+            partition,
+            self._queries.worker,
+            self._queries.staleness_ms(PARTIALS_TOPIC, partition),
+        )
+
+    async def _panes(self, row: str, partition: int, wanted: TimeRange) -> Sequence[Pane]:
+        def table() -> CommittedTable:
+            return self._queries.table(PARTIALS_TOPIC, partition, self._spec.name)
+
+        try:
+            panes = await newest_rows_sliced(table, row, wanted, PANES_MAX)
+            known = bool(panes) or row == GLOBAL_KEY or has_key(table(), row)
+        except NotReadyError as exc:
+            raise restoring(exc) from exc
+        except NotOwnedError as exc:
+            raise moving() from exc
+        if not known:
+            raise ProblemError(Kind.NOT_FOUND, f"no service {_shown(row)[:200]!r} was heard of")
+        return panes
+
+    def _times(self, partition: int) -> LaneTimes:
+        try:
+            table = self._queries.table(PARTIALS_TOPIC, partition, LANES_TABLE)
+            rows = table.range(b"", None, limit=MARKS_MAX)
+            marks = {key.decode(): mark for key, mark in rows}
+        except NotReadyError as exc:
+            raise restoring(exc) from exc
+        except NotOwnedError as exc:
+            raise moving() from exc
+        return LaneTimes.of(marks, len(self._queries.owners(self._spec.topic)))
+
+    async def _remote(self, url: str | None, path: str, *, forwarded: bool) -> bytes:
+        if forwarded or url is None:
+            raise moving()
+        try:
+            answer = await self._peers.get(url, path, HOP_TIMEOUT_S)
+        except PeerError as exc:
+            raise ProblemError(Kind.OWNER_UNREACHABLE, str(exc)) from exc
+        if answer.status == 200:
+            return answer.body
+        detail = _detail(answer.body)
+        if answer.status == Kind.NOT_FOUND.status:
+            raise ProblemError(Kind.NOT_FOUND, detail)
+        raise ProblemError(Kind.UNAVAILABLE, detail, retry_after_s=1)
+
+    # -- parameters ------------------------------------------------------------------------
+
+    def _key(self, row: str) -> bytes:
+        if not fits(row):
+            raise ProblemError(Kind.NOT_FOUND, "no service has a name as long as that")
+        return row.encode()
+
+    def _size(self, query: Mapping[str, str]) -> int:
+        labels = {size_label(size): size for size in self._spec.sizes_ms}
+        text = query.get("window", next(iter(labels)))
+        if text not in labels:
+            raise refusal("window", f"expected one of {', '.join(labels)}")
+        return labels[text]
+
+    def _range(self, query: Mapping[str, str], now_ms: int) -> TimeRange:
+        """Both bounds, whatever was given of them."""
+        given = parse_time_range(query, now_ms)
+        to_ms = now_ms + 1 if given.to_ms is None else given.to_ms
+        from_ms = max(0, to_ms - HISTORY_MS) if given.from_ms is None else given.from_ms
+        if from_ms >= to_ms:
+            raise refusal("from", f"must be less than to ({from_ms} >= {to_ms})")
+        return TimeRange(from_ms, to_ms)
+
+    def _step(self, query: Mapping[str, str], wanted: TimeRange, size_ms: int) -> int:
+        advance_ms = self._spec.advance_ms
+        span_ms = (wanted.to_ms or 0) - (wanted.from_ms or 0)
+        if (span_ms + size_ms) // advance_ms > PANES_MAX:
+            raise refusal("from", f"the range may span at most {PANES_MAX * advance_ms} ms")
+        text = query.get("step")
+        if text is None:
+            hops = -(-span_ms // (WINDOWS_MAX * advance_ms))
+            return max(1, hops) * advance_ms
+        if not (text.isascii() and text.isdigit() and len(text) <= 12):
+            raise refusal("step", "expected milliseconds")
+        step_ms = int(text)
+        if step_ms <= 0 or step_ms % advance_ms:
+            raise refusal("step", f"expected a multiple of the hop, {advance_ms} ms")
+        if -(-span_ms // step_ms) > WINDOWS_MAX:
+            raise refusal(
+                "step",
+                f"the range holds more than {WINDOWS_MAX} steps: "
+                f"ask for at most {WINDOWS_MAX * step_ms} ms, or for a longer step",
+            )
+        return step_ms
+
+
+def _shown(row: str) -> str:
+    """The service of a row name: one made of stars alone was given one more."""
+    return row[:-1] if row and not row.strip(GLOBAL_KEY) else row
+
+
+def _detail(body: bytes) -> str:
+    try:
+        document: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return "the owning worker did not answer as expected"
+    return str(document.get("detail", ""))[:500]
