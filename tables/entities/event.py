@@ -9,6 +9,7 @@ every version that was counted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeVar, get_args
 
@@ -31,6 +32,7 @@ NAME_MAX: Final = 128
 INTEGER_MAX: Final = 1 << 63
 
 _ALIASES: Final[Mapping[str, tuple[str, ...]]] = {"event_id": ("eventId",), "timestamp": ("ts",)}
+_is_canonical_id: Final = re.compile(rules.EVENT_ID_PATTERN).match
 _T = TypeVar("_T")
 
 
@@ -75,6 +77,11 @@ def parse_key(key: bytes) -> tuple[str, str]:
     if not type_ or not colon:
         raise RuleError("is required: type:id" if not key else "must be type:id")
     return type_, check_id(entity_id)
+
+
+def type_of(row_key: bytes) -> str:
+    """Type of an entity's key, or of a row key that begins with one; not validated."""
+    return row_key.partition(b":")[0].decode("utf-8", "replace")
 
 
 def check_id(entity_id: str) -> str:
@@ -133,7 +140,8 @@ def _required() -> Any:
 
 
 def _event_id(value: object) -> str:
-    return rules.canonical_event_id(value if isinstance(value, str) else "")
+    text = value if isinstance(value, str) else ""
+    return text if _is_canonical_id(text) else rules.canonical_event_id(text)
 
 
 def _op(value: object) -> Op:
