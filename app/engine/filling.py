@@ -25,6 +25,9 @@ from app.engine.task import Task
 OPEN_SIZE_MAX = 50_000
 """Outputs, partials and changed rows an open epoch may hold before batches wait."""
 OPEN_BYTES_MAX = 32 << 20
+"""Bytes of its outputs."""
+OPEN_STATE_BYTES_MAX = 64 << 20
+"""Memory of its changed rows, which are kept decoded."""
 BROADCAST_S = 1.0
 
 
@@ -116,9 +119,11 @@ class Filling:
 
     def _full(self) -> bool:
         held = self._open
+        touched = [self._tasks[task] for task in held.touched]
         return (
             held.output_bytes > OPEN_BYTES_MAX
-            or held.size() + sum(self._tasks[t].dirty for t in held.touched) > OPEN_SIZE_MAX
+            or held.size() + sum(task.dirty for task in touched) > OPEN_SIZE_MAX
+            or sum(task.dirty_bytes for task in touched) > OPEN_STATE_BYTES_MAX
         )
 
     def take(self, membership: Membership | None) -> Epoch | None:

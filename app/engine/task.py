@@ -18,8 +18,11 @@ from app.engine.epoch import TaskCommit, TaskId
 from app.engine.lanes import Lanes
 from app.engine.pacing import BatchSize
 from app.engine.spec import AgentSpec
-from app.engine.store import Store
+from app.engine.store import DECODED_FACTOR, Store
 
+ROW_OVERHEAD_BYTES = 256
+"""Key, place in the layer and the row's own object."""
+ROW_BYTES_START = 4 << 10
 _owners = itertools.count()
 _ABSENT = object()
 TIME_TICKS = 2
@@ -44,6 +47,7 @@ class Layers:
         self._open: dict[bytes, Any | None] = {}
         self._in_flight: Mapping[bytes, Any | None] = {}
         self._cache, self._owner = store.rows, next(_owners)
+        self._row_bytes = ROW_BYTES_START
 
     def get(self, key: bytes) -> Any | None:
         """State of the key as the next batch must see it."""
@@ -98,6 +102,11 @@ class Layers:
         """Rows in the open layer."""
         return len(self._open)
 
+    @property
+    def dirty_bytes(self) -> int:
+        """Memory of the open layer, were its rows like those stored last."""
+        return len(self._open) * self._row_bytes
+
     def take(self) -> Mapping[bytes, Any | None]:
         """Freeze the open layer as the in-flight one. The former must have been settled."""
         self._in_flight, self._open = self._open, {}
@@ -109,12 +118,16 @@ class Layers:
         ``raw`` are the rows as they were stored.
         """
         settled, self._in_flight = self._in_flight, {}
+        size = rows = 0
         for key, state in settled.items():
             stored = raw.get(key)
             if state is None or stored is None:
                 self._cache.discard(self._owner, key)
             else:
                 self._cache.put(self._owner, key, state, len(stored))
+                size, rows = size + len(stored), rows + 1
+        if rows:
+            self._row_bytes = ROW_OVERHEAD_BYTES + DECODED_FACTOR * size // rows
         return settled
 
     def drop(self) -> None:
@@ -247,6 +260,11 @@ class Task:
     def dirty(self) -> int:
         """Rows changed since the last take."""
         return sum(layers.dirty for layers in self.layers.values())
+
+    @property
+    def dirty_bytes(self) -> int:
+        """Memory of the rows changed since the last take, estimated."""
+        return sum(layers.dirty_bytes for layers in self.layers.values())
 
     def take(self) -> TaskCommit:
         """Freeze what this task adds to the epoch."""

@@ -11,6 +11,8 @@ from app.engine import filling as filling_module
 from app.engine.batch import RecordBatch, header
 from app.engine.effects import Effects, Late, Output, Reject, View
 from app.engine.epoch import TaskId
+from app.engine.store import DECODED_FACTOR
+from app.engine.task import ROW_OVERHEAD_BYTES
 from tests.engine.rig import (
     MEMBERSHIP,
     PATIENCE_S,
@@ -237,4 +239,28 @@ async def test_outputs_by_bytes_fill_an_epoch_too(
     assert not waiting.done()
     await rig.commit()
     await asyncio.wait_for(waiting, PATIENCE_S)
+    await rig.engine.close()
+
+
+async def test_large_rows_fill_an_epoch_by_what_they_take_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path)
+    await rig.start()
+    task = rig.engine.tasks[SOURCE]
+    await rig.feed(batch([b"a", b"b"]))
+    await rig.commit()
+    small = 2 * (ROW_OVERHEAD_BYTES + DECODED_FACTOR * len(b"1"))
+    await rig.feed(batch([b"a", b"b"], 2))
+    assert task.dirty_bytes == small
+    await rig.commit()
+
+    monkeypatch.setattr(filling_module, "OPEN_STATE_BYTES_MAX", small - 1)
+    await rig.feed(batch([b"a", b"b"], 4))
+    waiting = asyncio.create_task(rig.feed(batch([b"c"], 6)))
+    await turns()
+    assert not waiting.done()
+    await rig.commit()
+    await asyncio.wait_for(waiting, PATIENCE_S)
+    assert rig.working(b"c") == 1
     await rig.engine.close()
