@@ -11,6 +11,7 @@ from benchmarks.broker import BenchBroker, bench_broker
 from benchmarks.engine_run import measure_engine
 from benchmarks.failover import failover
 from benchmarks.latency import bench_latency
+from benchmarks.overload import backlog, overload
 from benchmarks.process import machine
 from benchmarks.queries import bench_queries
 from benchmarks.results import (
@@ -92,6 +93,8 @@ def queries() -> None:
 
 
 main.add_command(failover)
+main.add_command(backlog)
+main.add_command(overload)
 
 
 def _check(bench: Callable[[BenchBroker], str]) -> None:

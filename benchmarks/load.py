@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import confluent_kafka as ck
@@ -122,8 +122,12 @@ class Backlog:
 
     def fill(self, load: Load) -> None:
         """Write the whole load; returns once the broker has it."""
+        self.write(load.generate())
+
+    def write(self, records: Iterable[tuple[bytes, bytes]]) -> None:
+        """Write ``(key, value)`` pairs; returns once the broker has them."""
         produce = self._producer.produce
-        for key, value in load.generate():
+        for key, value in records:
             while True:
                 try:
                     produce(self.topic, value, key)
