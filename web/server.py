@@ -18,11 +18,15 @@ from web.live.feed import REPORT_PATH, LiveFeed
 from web.page import page_routes
 from web.peers import Peers
 from web.problem import problems
-from web.queries import consumers, ledger, requests, windows
+from web.queries import consumers, ledger, monitoring, requests, trends, windows
 from web.queries.condition import Condition
 
 REQUESTS_WINDOW = "requests_per_endpoint"
 """The window behind ``/metrics/requests`` and the live page."""
+ERRORS_WINDOW = "errors_per_endpoint"
+"""The window behind ``/metrics/errors``."""
+TRENDS_WINDOW = "trends_per_service"
+"""The window behind ``/trends``."""
 
 
 class Room(Protocol):
@@ -54,13 +58,13 @@ class WebDeps:
     rooms: tuple[Room, ...] = ()
 
 
-def requests_window(specs: Sequence[WindowSpec]) -> WindowSpec:
-    """The window named :data:`REQUESTS_WINDOW`; :class:`LookupError` when it is not declared."""
+def declared(specs: Sequence[WindowSpec], name: str) -> WindowSpec:
+    """The window of that name; :class:`LookupError` when it is not declared."""
     for spec in specs:
-        if spec.name == REQUESTS_WINDOW:
+        if spec.name == name:
             return spec
     raise LookupError(
-        f"config/windows.yaml declares no window {REQUESTS_WINDOW!r}, which the live page shows: "
+        f"config/windows.yaml declares no window {name!r}, which the pages and /metrics/... show: "
         "add it back"
     )
 
@@ -70,7 +74,14 @@ def build_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
     condition = Condition(deps.settings, deps.queries, deps.registry)
     of_windows = windows.WindowQueries(deps.queries, peers, deps.windows, deps.clock)
     accounts = ledger.Ledger(deps.queries, peers, deps.sources, deps.audit)
-    counts = requests.RequestCounts(deps.queries, peers, requests_window(deps.windows), deps.clock)
+    minutes = declared(deps.windows, REQUESTS_WINDOW)
+    counts = requests.RequestCounts(deps.queries, peers, minutes, deps.clock)
+    views = monitoring.Monitoring(
+        deps.queries, peers, minutes, declared(deps.windows, ERRORS_WINDOW), deps.clock
+    )
+    moving = trends.Trends(
+        deps.queries, peers, declared(deps.windows, TRENDS_WINDOW), deps.clock, deps.registry
+    )
     return [
         web.post("/api/v1/logs", deps.gateway.handle),
         web.post("/api/v1/logs/ingest", deps.gateway.handle),
@@ -80,6 +91,12 @@ def build_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
         web.get(consumers.PATH, consumers.Consumers(deps.queries, peers, deps.sources).handle),
         web.get("/metrics", condition.metrics),
         web.get(requests.PATH, counts.handle),
+        web.get(monitoring.ERRORS_PATH, views.error_rates),
+        web.get(monitoring.LATENCY_PATH, views.latencies),
+        web.get(monitoring.ANOMALIES_PATH, views.anomalies),
+        web.get(trends.PATH, moving.all),
+        web.get(f"{trends.PATH}/{{service}}", moving.one),
+        web.get(f"{trends.PATH}/{{service}}/history", moving.history),
         web.get("/ready", condition.ready),
         web.get("/api/v1/health", condition.health),
         web.get(REPORT_PATH, deps.live.report),

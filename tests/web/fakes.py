@@ -53,6 +53,32 @@ SPEC = WindowSpec(
     errors=ErrorsWhen(500),
 )
 
+ERRORS = WindowSpec(
+    name="errors_per_endpoint",
+    topic="log-events",
+    kind="hopping",
+    size_ms=5 * MINUTE,
+    advance_ms=MINUTE,
+    grace_ms=30_000,
+    key="endpoint",
+    errors=ErrorsWhen(400),
+    codes=True,
+)
+TRENDS = WindowSpec(
+    name="trends_per_service",
+    topic="log-events",
+    kind="sliding",
+    size_ms=15 * MINUTE,
+    sizes_ms=(MINUTE, 5 * MINUTE, 15 * MINUTE),
+    advance_ms=10_000,
+    grace_ms=30_000,
+    key="service",
+    value="latency_ms",
+    errors=ErrorsWhen(500),
+    global_row=True,
+)
+SPECS = (SPEC, ERRORS, TRENDS)
+
 
 def stats_of(latencies_ms: Sequence[float], errors: int = 0) -> WindowStats:
     """State of a window that saw these latencies."""
@@ -70,6 +96,7 @@ def stats_of(latencies_ms: Sequence[float], errors: int = 0) -> WindowStats:
         hist=hist,
         lanes=(LANE,),
         updated_ms=NOW,
+        sumsq=sum(value * value for value in micros),
     )
 
 
@@ -105,11 +132,13 @@ class Cluster:
     def table(self, partition: int, name: str) -> MemoryTable:
         return self.tables.setdefault((partition, name), MemoryTable())
 
-    def put(self, key: str, start_ms: int, stats: WindowStats) -> int:
+    def put(self, key: str, start_ms: int, stats: WindowStats, window: str = SPEC.name) -> int:
         """Commit a row; its owner's listeners hear of it. Returns its partition."""
         partition = partition_for(key.encode(), PARTITIONS)
         raw = row_key(key, start_ms)
-        self.table(partition, SPEC.name).rows[raw] = stats
+        self.table(partition, window).rows[raw] = stats
+        if window != SPEC.name:
+            return partition
         for listener in self.listeners.get(self.owners[partition] or "", ()):
             listener(partition, {raw: stats})
         return partition
@@ -118,7 +147,8 @@ class Cluster:
         """Every partition knows the live lane to have come this far."""
         for partition in range(PARTITIONS):
             mark = LaneMark(seen_ms=NOW, watermark_ms=watermark_ms, idle=False)
-            self.table(partition, LANES_TABLE).rows[LANE.encode()] = mark
+            for source in range(PARTITIONS):
+                self.table(partition, LANES_TABLE).rows[f"{source}/".encode()] = mark
 
 
 def cluster_of(*workers: str) -> Cluster:
@@ -158,7 +188,7 @@ class MemoryQueries:
         return [self._owner(topic, partition) for partition in range(PARTITIONS)]
 
     def _owner(self, topic: str, partition: int) -> Owner:
-        assert topic == "window-partials"
+        assert topic in ("window-partials", SPEC.topic)
         owner = self._cluster.owners[partition]
         return Owner(partition, self._cluster.urls.get(owner or ""), owner == self._worker)
 
@@ -180,7 +210,7 @@ class MemoryQueries:
         return MemoryReplica(self._cluster, partition, "active", staleness_ms=7)
 
     def standbys(self, topic: str, partition: int) -> list[str]:
-        assert topic == "window-partials"
+        assert topic in ("window-partials", SPEC.topic)
         return [
             self._cluster.urls[worker]
             for worker, partitions in sorted(self._cluster.standbys.items())
@@ -286,7 +316,7 @@ async def running_worker(
     app = web.Application()
     no_entities = NoEntities()
     room = EntityRoom(settings, queries, {}, no_entities, no_entities, ManualClock(NOW), registry)
-    deps = WebDeps(settings, queries, (SPEC,), gateway, live, clock, registry, rooms=(room,))
+    deps = WebDeps(settings, queries, SPECS, gateway, live, clock, registry, rooms=(room,))
     install(app, deps)
     server = TestServer(app)
     async with TestClient(server) as client:

@@ -74,7 +74,7 @@ def test_sizes_have_short_labels() -> None:
 def test_rolling_gives_what_composing_each_window_gives(
     places: list[int], hops: int, ends: list[int]
 ) -> None:
-    panes = sorted((place * HOP, pane(float(number))) for number, place in enumerate(places))
+    panes = [(place * HOP, pane(float(at))) for at, place in enumerate(sorted(places))]
     found = dict(rolling(panes, [end * HOP for end in sorted(ends)], hops * HOP))
     for end in ends:
         assert found[end * HOP] == composed(panes, end * HOP, hops * HOP)

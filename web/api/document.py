@@ -64,7 +64,7 @@ def document(
 ) -> dict[str, Any]:
     """The whole document, ready to be encoded as JSON."""
     listed = list(operations)
-    types = [each.answer for each in listed if each.answer is not None]
+    types = list({id(t): t for t in (each.answer for each in listed) if t is not None}.values())
     schemas, components = msgspec.json.schema_components(
         [Problem, *types], ref_template="#/components/schemas/{name}"
     )

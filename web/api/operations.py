@@ -7,6 +7,7 @@ from typing import Final
 from web.api.document import TEXT, Operation, Param
 from web.entities.operations import ENTITY_OPERATIONS
 from web.queries.params import KEYS_DEFAULT, KEYS_MAX
+from web.queries.trends import Trend, TrendHistory
 
 _MOMENT: Final = {
     "type": "string",
@@ -25,6 +26,7 @@ CONSISTENCY: Final = Param(
     "stale: a standby may answer, and says how old its rows are",
     {"type": "string", "enum": ["owner", "stale"], "default": "owner"},
 )
+ENDPOINT: Final = Param("endpoint", "This endpoint alone")
 KEYED: Final = (200, 400, 404, 503, 504)
 
 _EVENT: Final = {
@@ -83,6 +85,66 @@ _WINDOWS: Final = (
         "Events per endpoint over the last five minutes. The busiest 1 000.",
         answers=(200, 503),
     ),
+    Operation(
+        "get",
+        "/metrics/errors",
+        "Monitoring",
+        "Error rate per endpoint, by status class and code, over five minutes.",
+        (ENDPOINT,),
+        (200, 503),
+    ),
+    Operation(
+        "get",
+        "/metrics/latency",
+        "Monitoring",
+        "Latency quantiles per endpoint over the last five minutes.",
+        (ENDPOINT,),
+        (200, 503),
+    ),
+    Operation(
+        "get",
+        "/metrics/anomalies",
+        "Monitoring",
+        "Closed minutes beyond three sigma of the sixty before them.",
+        (ENDPOINT,),
+        (200, 503),
+    ),
+)
+
+_SERVICE: Final = Param("service", "Service", where="path")
+_TRENDS: Final = (
+    Operation(
+        "get",
+        "/trends",
+        "Trends",
+        "Moving figures of all services together. Of the last hop boundary.",
+        answers=(200, 503, 504),
+        answer=Trend,
+    ),
+    Operation(
+        "get",
+        "/trends/{service}",
+        "Trends",
+        "Moving figures of a service over 1, 5 and 15 minutes. Kept until the next hop.",
+        (_SERVICE,),
+        (200, 404, 503, 504),
+        Trend,
+    ),
+    Operation(
+        "get",
+        "/trends/{service}/history",
+        "Trends",
+        "Windows of one size at each step of a range.",
+        (
+            _SERVICE,
+            Param("window", "Label of the size, such as 1m"),
+            FROM,
+            TO,
+            Param("step", "Milliseconds between windows, a multiple of the hop"),
+        ),
+        KEYED,
+        TrendHistory,
+    ),
 )
 
 _WORKER: Final = (
@@ -123,4 +185,4 @@ _WORKER: Final = (
     ),
 )
 
-OPERATIONS: Final = (*_INGEST_OPERATIONS, *_WINDOWS, *ENTITY_OPERATIONS, *_WORKER)
+OPERATIONS: Final = (*_INGEST_OPERATIONS, *_WINDOWS, *_TRENDS, *ENTITY_OPERATIONS, *_WORKER)

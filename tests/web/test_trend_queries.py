@@ -1,0 +1,152 @@
+"""Trends over HTTP: composed by the owner, kept until the next hop, honest when it is away."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.web.fakes import (
+    MINUTE,
+    NOW,
+    PARTITIONS,
+    TRENDS,
+    Clock,
+    Cluster,
+    cluster_of,
+    partition_for,
+    running_worker,
+    stats_of,
+)
+
+HOP = TRENDS.advance_ms
+
+
+def hits(worker) -> tuple[float, float]:
+    value = worker.registry.get_sample_value
+    return tuple(value("trend_cache_total", {"result": r}) or 0.0 for r in ("hit", "miss"))
+
+
+def of_owner(cluster: Cluster, owner: str) -> str:
+    """A service whose partition belongs to the worker."""
+    names = (f"service-{number}" for number in range(100))
+    return next(n for n in names if cluster.owners[partition_for(n.encode(), PARTITIONS)] == owner)
+
+
+async def test_a47_1_the_three_sizes_agree_on_what_all_of_them_hold() -> None:
+    cluster = cluster_of("w1")
+    for hop, latency in enumerate((10.0, 20.0, 30.0)):
+        cluster.put("shop", NOW - (hop + 1) * HOP, stats_of([latency]), TRENDS.name)
+    cluster.mark(NOW)
+    async with running_worker(cluster) as worker:
+        answer = await worker.json("/trends/shop")
+    assert (answer["service"], answer["asOf"], answer["watermark"]) == ("shop", NOW, NOW)
+    for window in answer["windows"].values():
+        assert (window["count"], window["avgLatency"]) == (3, 20)
+        assert window["stddev"] == pytest.approx(8.165, abs=5e-4)
+        assert window["complete"] is True
+    assert list(answer["windows"]) == ["1m", "5m", "15m"]
+    assert answer["trend"] == "up"
+
+
+async def test_a47_5_an_unknown_service_is_404_and_a_restoring_one_503() -> None:
+    cluster = cluster_of("w1")
+    cluster.put("shop", NOW - HOP, stats_of([1.0]), TRENDS.name)
+    async with running_worker(cluster) as worker:
+        await worker.json("/trends/nobody", 404)
+        await worker.json("/trends/nobody/history", 404)
+        cluster.restoring = set(range(PARTITIONS))
+        async with worker.client.get("/trends/shop") as response:
+            assert response.status == 503
+            assert "Retry-After" in response.headers
+
+
+async def test_a47_5_a_killed_owner_is_504_then_known_to_be_away_then_asked_again() -> None:
+    cluster = cluster_of("w1", "w2")
+    service = of_owner(cluster, "w2")
+    cluster.put(service, NOW - HOP, stats_of([1.0]), TRENDS.name)
+    async with running_worker(cluster, "w1") as one:
+        async with running_worker(cluster, "w2"):
+            assert (await one.json(f"/trends/{service}"))["worker"] == "w2"
+        path = f"/trends/{service}/history"
+        details = [(await one.json(path, 504))["detail"] for _ in range(4)]
+        assert "cannot be reached" in details[0]
+        assert "times in a row" in details[3]
+        async with running_worker(cluster, "w2"):  # at another address: a breaker of its own
+            assert (await one.json(path))["worker"] == "w2"
+
+
+async def test_a47_6_a_hop_is_composed_once_and_the_next_one_anew() -> None:
+    cluster, clock = cluster_of("w1"), Clock()
+    cluster.put("shop", NOW - HOP, stats_of([1.0]), TRENDS.name)
+    cluster.mark(NOW)
+    async with running_worker(cluster, clock=clock) as worker:
+        first = await worker.json("/trends/shop")
+        cluster.put("shop", NOW - HOP, stats_of([1.0, 2.0]), TRENDS.name)
+        clock.now_ms += HOP - 1
+        for _ in range(19):
+            assert await worker.json("/trends/shop") == first
+        hit, miss = hits(worker)
+        assert hit / (hit + miss) > 0.9
+        clock.now_ms += 1
+        assert (await worker.json("/trends/shop"))["windows"]["1m"]["count"] == 2
+        assert hits(worker) == (19, 2)
+
+
+async def test_an_answer_that_may_miss_what_is_on_its_way_is_kept_for_a_second_only() -> None:
+    cluster, clock = cluster_of("w1"), Clock()
+    cluster.put("shop", NOW - HOP, stats_of([1.0]), TRENDS.name)
+    cluster.mark(NOW - 1)
+    async with running_worker(cluster, clock=clock) as worker:
+        assert (await worker.json("/trends/shop"))["windows"]["1m"]["complete"] is False
+        cluster.put("shop", NOW - HOP, stats_of([1.0, 2.0]), TRENDS.name)
+        cluster.mark(NOW)
+        clock.now_ms += 1_000
+        assert (await worker.json("/trends/shop"))["windows"]["1m"]["count"] == 2
+
+
+async def test_all_services_are_one_row_and_a_service_of_stars_is_another() -> None:
+    cluster = cluster_of("w1")
+    cluster.put("*", NOW - HOP, stats_of([1.0] * 7), TRENDS.name)
+    cluster.put("**", NOW - HOP, stats_of([1.0]), TRENDS.name)
+    async with running_worker(cluster) as worker:
+        assert (await worker.json("/trends"))["windows"]["1m"]["count"] == 7
+        starred = await worker.json("/trends/*")
+        assert (starred["service"], starred["windows"]["1m"]["count"]) == ("*", 1)
+
+
+async def test_history_has_a_window_at_each_step_of_the_range() -> None:
+    cluster = cluster_of("w1")
+    two_hours_ago = NOW - 120 * MINUTE
+    cluster.put("shop", two_hours_ago, stats_of([4.0]), TRENDS.name)
+    async with running_worker(cluster) as worker:
+        path = "/trends/shop/history?window=5m&step=60000"
+        answer = await worker.json(f"{path}&from={two_hours_ago}&to={two_hours_ago + 10 * MINUTE}")
+        assert [window["count"] for window in answer["windows"]] == [0, 1, 1, 1, 1, 1, 0, 0, 0, 0]
+        assert [window["to"] for window in answer["windows"]][:2] == [
+            two_hours_ago,
+            two_hours_ago + MINUTE,
+        ]
+        default = await worker.json("/trends/shop/history?from=-24h")
+        assert len(default["windows"]) <= 1_440
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("window=2m", "window"),
+        ("step=5000", "step"),
+        ("step=0", "step"),
+        ("step=x", "step"),
+        ("from=-24h&step=10000", "step"),
+        ("from=0", "from"),
+        ("from=now&to=-1h", "from"),
+        ("from=yesterday", "from"),
+    ],
+)
+async def test_a_history_that_cannot_be_given_is_a_400_with_its_field(
+    query: str, field: str
+) -> None:
+    cluster = cluster_of("w1")
+    cluster.put("shop", NOW, stats_of([4.0]), TRENDS.name)
+    async with running_worker(cluster) as worker:
+        problem = await worker.json(f"/trends/shop/history?{query}", 400)
+    assert problem["errors"][0]["field"] == field
