@@ -29,7 +29,7 @@ def log_events_agent(
         topic=LOG_EVENTS,
         step=LogEventsStep(
             (
-                *(LocalWindows(spec, to_windows) for spec in windows),
+                LocalWindows(windows, to_windows),
                 *(LocalSessions(spec, to_sessions) for spec in sessions),
             )
         ),

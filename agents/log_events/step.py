@@ -53,6 +53,7 @@ class LogEventsStep:
             total.outputs += found.outputs
             total.late += [each for each in found.late if each.index not in lost]
             lost.update(each.index for each in found.late)
+        total.late.sort(key=lambda each: each.index)  # side records keep the order of the source
         total.applied = len(batch) - len(total.rejects) - len(total.late)
         return total
 

@@ -1,86 +1,153 @@
-"""The local half of a window: a batch of events becomes one partial per key and window."""
+"""The local half of windows: a batch of events becomes one partial per key, pane and window."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from operator import attrgetter
-
-import msgspec
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 
 from agents.log_events.decode import EventBatch
+from agents.windows.columns import NOTHING, Columns, Measured, Places
 from agents.windows.repartition import PartialKey
 from app.engine.batch import RecordBatch
 from app.engine.chunks import lane_key
 from app.engine.effects import Effects, Late, Repartition, View
-from tables.histogram import FINE, FINE_END, Histogram, bucket
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats, merge_stats
+from tables.windows.window import GLOBAL_KEY
 
-_NO_MIN = 1 << 62
-
-
-class _Group(msgspec.Struct, gc=False):
-    """What a batch adds to one window of one key; ``last`` is the place of its last event."""
-
-    last: int = 0
-    count: int = 0
-    errors: int = 0
-    n: int = 0
-    sum: int = 0
-    min: int = _NO_MIN
-    max: int = 0
-    hist: Histogram = msgspec.field(default_factory=dict)
-    sumsq: int = 0
+Groups = Mapping[tuple[str, int], Mapping[str, Places]]
+"""Places of a batch by (lane, pane start), then key."""
+_Shape = tuple[str, int, int, tuple[object, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class LocalWindows:
-    """Event step of one window: groups a batch by (key, window), keeps nothing.
+    """Event step of all windows: groups a batch by (key, pane), keeps nothing.
 
     An event is late when the stream time of its lane, itself included, has reached the
-    end of its window plus grace. A late event adds one to ``late`` of its row and to
-    nothing else. An event without the key field is in no window of it.
+    end of its pane plus grace. A late event adds one to ``late`` of its row and to
+    nothing else. An event without the key field, or that the filter leaves out, is in no
+    window of it. Windows that group alike are grouped once.
     """
 
-    spec: WindowSpec
+    specs: tuple[WindowSpec, ...]
     repartition: Repartition
+    _alike: tuple[tuple[WindowSpec, ...], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        alike: dict[_Shape, list[WindowSpec]] = defaultdict(list)
+        for spec in self.specs:
+            alike[spec.key, spec.advance_ms, spec.grace_ms, spec.where].append(spec)
+        object.__setattr__(self, "_alike", tuple(map(tuple, alike.values())))
 
     def __call__(self, events: EventBatch, batch: RecordBatch, view: View, now_ms: int) -> Effects:  # noqa: ARG002 - the contract's signature
-        """Partials for the global half, and the late records."""
-        groups, late = _grouped(self.spec, events)
+        """Partials for the global half, and each late record once, for the first window."""
+        columns = Columns(events)
+        ingested = _Ingested(batch.timestamps, events.index)
         partials: dict[PartialKey, WindowStats] = {}
-        name, timestamps = self.spec.name, batch.timestamps
-        for (lane, start), keys in groups.items():
-            lanes = (lane_key(batch.partition, lane),)
-            for key, group in keys.items():
-                partial = WindowStats(
-                    group.count,
-                    group.errors,
-                    group.n,
-                    group.sum,
-                    group.min if group.n else None,
-                    group.max if group.n else None,
-                    group.hist,
-                    0,
-                    lanes,
-                    max(0, timestamps[events.index[group.last]]),
-                    group.sumsq,
-                )
-                _add(partials, (name, key, start), partial)
-        effects = Effects()
-        key_of = attrgetter(self.spec.key)
-        size = self.spec.size_ms
-        for place in late:
-            event, index = events.events[place], events.index[place]
-            start = event.timestamp - event.timestamp % size
-            lateness_ms = events.stream_time_ms[place] - start - size
-            effects.late.append(Late(index, name, lateness_ms))
-            partial = WindowStats(late=1, updated_ms=max(0, timestamps[index]))
-            _add(partials, (name, key_of(event), start), partial)
+        late: dict[int, Late] = {}
+        for specs in self._alike:
+            groups, missed = _grouped(specs[0], columns)
+            _add_groups(partials, specs, groups, columns, ingested, batch.partition)
+            for spec in specs:
+                _add_late(partials, spec, missed, columns, ingested)
+            for place in missed:
+                index = events.index[place]
+                if index not in late:
+                    late[index] = _late(specs[0], index, place, events)
+        effects = Effects(late=[late[index] for index in sorted(late)])
         if partials:
             effects.partials.append((self.repartition, partials))
         return effects
+
+
+@dataclass(frozen=True, slots=True)
+class _Ingested:
+    """When the event at a place of the batch was taken in (epoch ms, at least 0)."""
+
+    timestamps: Sequence[int]
+    index: Sequence[int]
+
+    def at(self, place: int) -> int:
+        return max(0, self.timestamps[self.index[place]])
+
+
+def _late(spec: WindowSpec, index: int, place: int, events: EventBatch) -> Late:
+    timestamp = events.events[place].timestamp
+    end = timestamp - timestamp % spec.advance_ms + spec.advance_ms
+    return Late(index, spec.name, events.stream_time_ms[place] - end)
+
+
+def _add_groups(
+    partials: dict[PartialKey, WindowStats],
+    specs: tuple[WindowSpec, ...],
+    groups: Groups,
+    columns: Columns,
+    ingested: _Ingested,
+    partition: int,
+) -> None:
+    """Partials of windows that group alike; a value that several measure is measured once."""
+    for (lane, start), keys in groups.items():
+        lanes = (lane_key(partition, lane),)
+        for key, places in keys.items():
+            updated_ms = ingested.at(places[-1])
+            last, measured = None, NOTHING
+            for spec in specs:
+                if spec.value != last:
+                    last = spec.value
+                    measured = NOTHING if last is None else columns.measured(places, last)
+                row = (spec.name, spec.row_name(key) if spec.global_row else key, start)
+                _add(partials, row, _partial(spec, places, measured, lanes, updated_ms, columns))
+        for spec in specs:
+            if spec.global_row and keys:
+                places = sorted(chain.from_iterable(keys.values()))
+                measured = NOTHING if spec.value is None else columns.measured(places, spec.value)
+                updated_ms = ingested.at(places[-1])
+                partial = _partial(spec, places, measured, lanes, updated_ms, columns)
+                _add(partials, (spec.name, GLOBAL_KEY, start), partial)
+
+
+def _partial(
+    spec: WindowSpec,
+    places: Places,
+    measured: Measured,
+    lanes: tuple[str, ...],
+    updated_ms: int,
+    columns: Columns,
+) -> WindowStats:
+    errors = 0 if spec.errors is None else columns.errors(places, spec.errors.status_min)
+    if not spec.codes and spec.distinct is None:
+        return WindowStats(len(places), errors, *measured[:5], 0, lanes, updated_ms, measured[5])
+    return WindowStats(
+        len(places),
+        errors,
+        *measured[:5],
+        0,
+        lanes,
+        updated_ms,
+        measured[5],
+        columns.codes(places) if spec.codes else {},
+        b"" if spec.distinct is None else columns.distinct(places, spec.distinct),
+    )
+
+
+def _add_late(
+    partials: dict[PartialKey, WindowStats],
+    spec: WindowSpec,
+    late: Places,
+    columns: Columns,
+    ingested: _Ingested,
+) -> None:
+    keys, timestamps = columns.field(spec.key), columns.field("timestamp")
+    for place in late:
+        timestamp = timestamps[place]
+        start = timestamp - timestamp % spec.advance_ms
+        partial = WindowStats(late=1, updated_ms=ingested.at(place))
+        _add(partials, (spec.name, spec.row_name(keys[place]), start), partial)
+        if spec.global_row:
+            _add(partials, (spec.name, GLOBAL_KEY, start), partial)
 
 
 def _add(partials: dict[PartialKey, WindowStats], key: PartialKey, partial: WindowStats) -> None:
@@ -88,61 +155,40 @@ def _add(partials: dict[PartialKey, WindowStats], key: PartialKey, partial: Wind
     partials[key] = partial if held is None else merge_stats(held, partial)
 
 
-def _grouped(
-    spec: WindowSpec, events: EventBatch
-) -> tuple[Mapping[tuple[str, int], Mapping[str, _Group]], list[int]]:
-    """Groups by (lane, window start) and key, and the places of late events.
+def _grouped(spec: WindowSpec, columns: Columns) -> tuple[Groups, list[int]]:
+    """Places by (lane, pane start) and key, and the places of late events.
 
-    One loop, and a group instead of a partial per key, because this runs per event: the
-    window and lane of the event before are kept at hand, as most events share them.
+    This runs per event: the pane and lane of the event before are kept at hand, as most
+    events share them.
     """
-    size, close_after = spec.size_ms, spec.grace_ms
-    status_min = 600 if spec.errors is None else spec.errors.status_min
-    groups: dict[tuple[str, int], dict[str, _Group]] = {}
-    current: dict[str, _Group] = {}
+    size, close_after = spec.advance_ms, spec.grace_ms
+    groups: dict[tuple[str, int], dict[str, list[int]]] = {}
+    current: dict[str, list[int]] = {}
     late: list[int] = []
     start = end = closed = 0
     lane = None
     place = -1
-    for key, value, event, stream_time, of_lane in zip(
-        map(attrgetter(spec.key), events.events),
-        map(attrgetter(spec.value or "latency_ms"), events.events),
-        events.events,
-        events.stream_time_ms,
-        events.lanes,
+    for key, timestamp, stream_time, of_lane in zip(
+        columns.keys(spec.key, spec.where),
+        columns.field("timestamp"),
+        columns.batch.stream_time_ms,
+        columns.batch.lanes,
         strict=True,
     ):
         place += 1
         if key is None:
             continue
-        timestamp = event.timestamp
         if not start <= timestamp < end or of_lane != lane:
             start = timestamp - timestamp % size
             end = start + size
             closed = end + close_after
             lane = of_lane
-            current = groups.setdefault((lane, start), {})
+            held = groups.get((lane, start))
+            if held is None:
+                held = groups[lane, start] = defaultdict(list)
+            current = held
         if stream_time >= closed:
             late.append(place)
-            continue
-        group = current.get(key)
-        if group is None:
-            group = current[key] = _Group()
-        group.last = place
-        group.count += 1
-        status = event.status
-        if status is not None and status >= status_min:
-            group.errors += 1
-        if value is not None:
-            us = int(value * 1000 + 0.5)  # microseconds(value), inlined
-            group.n += 1
-            group.sum += us
-            group.sumsq += us * us
-            if us < group.min:  # noqa: PLR1730 - per event, and min() costs four times as much
-                group.min = us
-            if us > group.max:  # noqa: PLR1730 - as above
-                group.max = us
-            cell = FINE[us] if us < FINE_END else bucket(us)
-            hist = group.hist
-            hist[cell] = hist.get(cell, 0) + 1
+        else:
+            current[key].append(place)
     return groups, late

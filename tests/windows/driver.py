@@ -152,7 +152,7 @@ class WindowsDriver:
     def __init__(self, *specs: WindowSpec) -> None:
         self.specs = specs or (minute_spec(),)
         self.repartition = window_repartition(PARTIALS)
-        self.local = LogEventsStep(tuple(LocalWindows(s, self.repartition) for s in self.specs))
+        self.local = LogEventsStep((LocalWindows(self.specs, self.repartition),))
         self.merge = MergeWindows(self.specs)
         self.aggregates = {table.name: table.aggregate for table in merge_tables(self.specs)}
         self.target = DictView(tables={name: DictTable() for name in self.aggregates})
