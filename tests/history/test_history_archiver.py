@@ -1,0 +1,273 @@
+"""The archiver on a real broker: killed, stopped, overtaken, without a disk; each record once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import confluent_kafka as ck
+import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from prometheus_client import CollectorRegistry
+
+from agents.history.archiver import Archiver
+from agents.history.target import ArchiverMetrics, ArchiveTarget
+from app.engine.clock import SystemClock
+from tables.history.duck import open_duck
+from tables.history.folder import DatasetFolder, dataset_folder
+from tables.history.query import rows_of
+from tables.history.ranges import cover
+from tests.history.rows import DAY_0, MINUTE, window
+from tests.system.harness import CHECKOUT, wait_for
+
+pytestmark = pytest.mark.broker
+
+PARTITIONS = 2
+ENTRY = Path(__file__).with_name("archiver_entry.py")
+Read = list[tuple[int, int, str]]
+"""Partition, offset, id of each row."""
+
+
+class Log:
+    """A topic of finals, and what of it is committed."""
+
+    def __init__(self, bootstrap: str, name: str) -> None:
+        self.bootstrap, self.name = bootstrap, name
+        self.sent: Read = []
+        admin = AdminClient({"bootstrap.servers": bootstrap})
+        config = {"message.timestamp.type": "LogAppendTime"}
+        made = admin.create_topics(
+            [NewTopic(name, num_partitions=PARTITIONS, replication_factor=1, config=config)]
+        )
+        made[name].result(20)
+        self._producer = ck.Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "transactional.id": name,
+                "partitioner": "murmur2_random",
+                "linger.ms": 0,
+            }
+        )
+        self._producer.init_transactions(20)
+
+    def send(self, count: int, *, commit: bool = True) -> None:
+        """A transaction of finals, some garbage among them."""
+        delivered: list[ck.Message] = []
+        self._producer.begin_transaction()
+        for at in range(len(self.sent), len(self.sent) + count):
+            key, value = window(f"/{at % 7}", DAY_0 + at * MINUTE)
+            self._producer.produce(
+                self.name, value, key, on_delivery=lambda _error, message: delivered.append(message)
+            )
+            self._producer.poll(0)
+        self._producer.produce(self.name, b"garbage", b"k")
+        self._producer.flush(20)
+        if not commit:
+            self._producer.abort_transaction(20)
+            return
+        self._producer.commit_transaction(20)
+        self.sent += [(m.partition(), m.offset(), json.loads(m.value())["id"]) for m in delivered]
+
+
+@pytest.fixture
+def log(kafka: str, namespace: str) -> Log:
+    return Log(kafka, f"{namespace}.windows-final")
+
+
+def target(log: Log, history: Path, member: str = "one") -> ArchiveTarget:
+    return ArchiveTarget(
+        bootstrap=log.bootstrap,
+        group=log.name,
+        member=member,
+        topics={"windows": log.name},
+        folder=history,
+        namespace="",
+        session_timeout_ms=1_500,
+        age_max_s=0.05,
+    )
+
+
+def where(history: Path) -> DatasetFolder:
+    return dataset_folder(history, "", "windows")
+
+
+def archived(history: Path) -> Read:
+    """Every row a reader sees, doubles included."""
+    pieces = cover(where(history).files())
+    found: Read = []
+    with open_duck(history, threads=1) as duck:
+        for piece in pieces:
+            sql, parameters = rows_of([piece], where(history).path)
+            rows = duck.execute(sql, parameters).fetchall()
+            found += [(piece.file.source.partition, row[0], row[1]) for row in rows]
+    return sorted(found)
+
+
+def complete(log: Log, history: Path) -> bool | None:
+    return len(archived(history)) >= len(log.sent) or None
+
+
+class Process:
+    """An archiver that can be killed."""
+
+    def __init__(self, log: Log, history: Path, member: str = "one") -> None:
+        aim = target(log, history, member)
+        fields = {name: getattr(aim, name) for name in aim.__slots__}
+        with (history.parent / f"{member}.log").open("ab") as sink:
+            self.process = subprocess.Popen(
+                [sys.executable, str(ENTRY), json.dumps(fields, default=str)],
+                cwd=CHECKOUT,
+                env={"PYTHONPATH": str(CHECKOUT), "PATH": "/usr/bin:/bin"},
+                stdout=sink,
+                stderr=sink,
+            )
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def end(self, number: signal.Signals) -> None:
+        self.signal(number)
+        self.process.wait(30)
+
+
+@pytest.fixture
+def processes() -> Iterator[list[Process]]:
+    started: list[Process] = []
+    yield started
+    for each in started:
+        each.process.kill()
+        each.process.wait()
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    return tmp_path / "history"
+
+
+def test_each_final_is_archived_exactly_once_through_kills_at_any_point(
+    log: Log, history: Path, processes: list[Process]
+) -> None:
+    draw = random.Random(11)
+    for _ in range(4):
+        processes.append(Process(log, history))
+        seen = len(where(history).files())
+        wanted = seen + draw.randrange(1, 6)
+
+        def fed(wanted: int = wanted) -> bool | None:
+            # Records keep coming, so that the kill falls between reading, writing and naming.
+            log.send(draw.randrange(1, 40), commit=draw.random() < 0.8)
+            return len(where(history).files()) >= wanted or None
+
+        wait_for("files written", fed)
+        processes[-1].end(signal.SIGKILL)
+    processes.append(Process(log, history))
+    wait_for("all archived", lambda: complete(log, history))
+    processes[-1].end(signal.SIGTERM)
+    assert archived(history) == sorted(log.sent)
+    files = where(history).files()
+    assert len(cover(files)) == len(files), "killed archivers wrote nothing twice"
+    assert {each.partitions for each in files} == {PARTITIONS}
+
+
+def test_a_zombie_archiver_doubles_nothing(
+    log: Log, history: Path, processes: list[Process]
+) -> None:
+    processes.append(Process(log, history, "zombie"))
+    log.send(50)
+    wait_for("first records archived", lambda: complete(log, history))
+    log.send(300)
+    processes[0].signal(signal.SIGSTOP)
+    processes.append(Process(log, history, "owner"))
+    wait_for("the owner took over", lambda: complete(log, history))
+    processes[0].signal(signal.SIGCONT)
+    log.send(300)
+    wait_for("all archived", lambda: complete(log, history))
+    for each in processes:
+        each.end(signal.SIGTERM)
+    assert archived(history) == sorted(log.sent)
+
+
+@pytest.fixture
+def archivers() -> Iterator[list[Archiver]]:
+    started: list[Archiver] = []
+    yield started
+    for each in started:
+        each.stop(20.0)
+
+
+def started(archivers: list[Archiver], aim: ArchiveTarget) -> ArchiverMetrics:
+    metrics = ArchiverMetrics(CollectorRegistry())
+    archivers.append(Archiver(aim, SystemClock(), metrics))
+    archivers[-1].start()
+    return metrics
+
+
+def test_records_wait_in_kafka_while_files_cannot_be_written(
+    log: Log, history: Path, archivers: list[Archiver], caplog: pytest.LogCaptureFixture
+) -> None:
+    history.mkdir()
+    (history / "default").write_text("in the way of the folder")
+    log.send(20)
+    with caplog.at_level(logging.WARNING):
+        started(archivers, target(log, history))
+        wait_for("failure told", lambda: "history is not written" in caplog.text or None)
+    (history / "default").unlink()
+    log.send(20)
+    wait_for("all archived", lambda: complete(log, history))
+    assert archived(history) == sorted(log.sent)
+
+
+def test_what_was_set_aside_or_removed_is_written_again_from_the_log(
+    log: Log, history: Path, archivers: list[Archiver]
+) -> None:
+    for _ in range(3):
+        log.send(20)
+        started(archivers, target(log, history))
+        wait_for("archived", lambda: complete(log, history))
+        archivers[-1].stop(20.0)
+    ordered = sorted(where(history).files(), key=lambda file: (file.source, file.first))
+    bad, gone, *_ = [file for file in ordered if file.source == ordered[0].source]
+    assert ordered[2].source == ordered[0].source, "a gap has files before and after it"
+    where(history).file(bad).write_bytes(b"PAR1 torn")
+    where(history).file(gone).unlink()
+    log.send(20)
+    metrics = started(archivers, target(log, history))
+    wait_for("set aside", lambda: where(history).aside() or None)
+    wait_for("archived again", lambda: complete(log, history))
+    archivers[-1].stop(20.0)
+    assert archived(history) == sorted(log.sent)
+    assert where(history).aside() == [bad]
+    assert metrics.failures._value.get() == 0
+
+
+def test_a_topic_made_anew_is_archived_beside_the_old_one(
+    log: Log, history: Path, archivers: list[Archiver]
+) -> None:
+    log.send(20)
+    started(archivers, target(log, history))
+    wait_for("archived", lambda: complete(log, history))
+    archivers[-1].stop(20.0)
+    before = archived(history)
+    admin = AdminClient({"bootstrap.servers": log.bootstrap})
+    admin.delete_topics([log.name])[log.name].result(20)
+
+    def remade() -> Log | None:
+        try:
+            return Log(log.bootstrap, log.name)
+        except ck.KafkaException:
+            return None
+
+    anew = wait_for("topic made anew", remade)
+    anew.send(20)
+    started(archivers, target(anew, history))
+    wait_for("archived", lambda: len(archived(history)) == 40 or None)
+    archivers[-1].stop(20.0)
+    assert archived(history) == sorted(before + anew.sent)
+    assert len({file.source.topic_id for file in where(history).files()}) == 2
