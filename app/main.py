@@ -14,6 +14,7 @@ import sys
 from agents.entities.agent import entities_agent
 from agents.log_events.agent import log_events_agent
 from agents.normalise.agent import normalise_agents
+from agents.sessions.agent import sessions_agent
 from agents.windows.agent import windows_agent
 from app.commands import register_commands
 from app.engine.clock import SystemClock
@@ -28,6 +29,8 @@ from app.settings import CONFIG_DIR, Settings, SettingsError, load_settings
 from app.slots import Slot, take_slot, web_socket
 from app.worker import PreparedWorker
 from tables.entities.spec import EntitySpecError, EntitySpecs, load_entities
+from tables.sessions.config import SessionSpecError, load_sessions
+from tables.sessions.spec import SessionSpec
 from tables.windows.spec import WindowSpec, WindowSpecError, load_windows
 from web.gateway.producer import IngestProducer
 
@@ -45,6 +48,7 @@ class Headrace(EngineApp):
         self,
         settings: Settings,
         windows: tuple[WindowSpec, ...],
+        sessions: tuple[SessionSpec, ...],
         entities: EntitySpecs,
         probe: Probe,
     ) -> None:
@@ -62,6 +66,7 @@ class Headrace(EngineApp):
         )
         self.settings = settings
         self.windows = windows
+        self.sessions = sessions
         self.entities = entities
         self.clock = SystemClock()
         self._probe = probe
@@ -70,8 +75,9 @@ class Headrace(EngineApp):
         self._collects = False
         self.specs: tuple[AgentSpec, ...] = (
             *normalise_agents(),
-            log_events_agent(windows),
+            log_events_agent(windows, sessions),
             windows_agent(windows),
+            sessions_agent(sessions),
             entities_agent(entities),
         )
         for spec in self.specs:
@@ -140,8 +146,9 @@ def build(probe: Probe = no_probe) -> Headrace:
     try:
         settings = load_settings()
         windows = load_windows(CONFIG_DIR / "windows.yaml")
+        sessions = load_sessions(CONFIG_DIR / "sessions.yaml")
         entities = load_entities(CONFIG_DIR / "entities.yaml")
-    except (SettingsError, WindowSpecError, EntitySpecError) as exc:
+    except (SettingsError, WindowSpecError, SessionSpecError, EntitySpecError) as exc:
         sys.exit(f"headrace: {exc}")
     register_commands(settings)
-    return Headrace(settings, windows, entities, probe)
+    return Headrace(settings, windows, sessions, entities, probe)

@@ -25,6 +25,7 @@ from web.entities.statetopic import StateTopic
 from web.gateway.logs import LogsGateway
 from web.gateway.producer import IngestMetrics, IngestProducer, IngestUnavailable
 from web.live.feed import LiveFeed
+from web.queries.sessions import SessionRoom
 from web.server import WebDeps, install, requests_window
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def install_web(app: Headrace, producer: IngestProducer) -> None:
         REGISTRY,
         sources,
         rounds.last,
-        (entity_room(app, queries, producer),),
+        (SessionRoom(queries, app.sessions, clock), entity_room(app, queries, producer)),
     )
     web_app = app.web.web_app  # type: ignore[attr-defined]  # the driver is PlainWeb
     web_app[AUDIT] = rounds

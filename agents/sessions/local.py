@@ -18,7 +18,7 @@ from tables.sessions.spec import SessionSpec
 from tables.sessions.state import Partial, Session, merge_partials
 
 
-class _Run(msgspec.Struct):
+class _Run(msgspec.Struct, gc=False):
     """Events of one user and lane within the gap of each other; ``last`` is the last's place."""
 
     lane: str

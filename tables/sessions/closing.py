@@ -77,6 +77,9 @@ class Change:
         """
         before = EMPTY if held is None else held
         merged = merge_sessions(before.sessions, fresh, spec.gap_ms)
+        if len(merged) == len(before.sessions) == 1 and not before.sessions[0].closed:
+            self._put(spec, user, before, merged)  # as below, for what nearly every user does
+            return
         waiting = [each for each in before.sessions if not each.settled]
         opened = 0
         for each in merged:

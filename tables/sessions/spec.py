@@ -74,7 +74,7 @@ class SessionSpec:
         """Time that one partial covers."""
         return SPAN_GAPS * self.gap_ms
 
-    @property
+    @cached_property
     def steps(self) -> tuple[str, ...]:
         """Names of the funnel's steps."""
         return () if self.conversion is None else tuple(s.name for s in self.conversion.steps)

@@ -61,13 +61,14 @@ Sessions = tuple[Session, ...]
 
 def join(left: Session, right: Session) -> Session:
     """One session of two that are within the gap."""
+    one, other = left.lanes, right.lanes
     return Session(
         min(left.start, right.start),
         max(left.end, right.end),
         left.count + right.count,
         left.pages + right.pages,
         merge_evidence(left.steps, right.steps),
-        merge_lanes(left.lanes, right.lanes),
+        one if one == other else merge_lanes(one, other),
         max(left.updated_ms, right.updated_ms),
         _merge_closed(left.closed, right.closed),
     )

@@ -34,6 +34,7 @@ from web.entities.comparing import Latest
 from web.entities.room import EntityRoom
 from web.gateway.logs import LogsGateway
 from web.live.feed import LiveFeed
+from web.queries.sessions import SessionRoom
 from web.server import WebDeps, install
 
 MINUTE = 60_000
@@ -316,7 +317,8 @@ async def running_worker(
     app = web.Application()
     no_entities = NoEntities()
     room = EntityRoom(settings, queries, {}, no_entities, no_entities, ManualClock(NOW), registry)
-    deps = WebDeps(settings, queries, SPECS, gateway, live, clock, registry, rooms=(room,))
+    sessions = SessionRoom(queries, (), clock)
+    deps = WebDeps(settings, queries, SPECS, gateway, live, clock, registry, rooms=(room, sessions))
     install(app, deps)
     server = TestServer(app)
     async with TestClient(server) as client:

@@ -7,6 +7,7 @@ from typing import Final
 from web.api.document import TEXT, Operation, Param
 from web.entities.operations import ENTITY_OPERATIONS
 from web.queries.params import KEYS_DEFAULT, KEYS_MAX
+from web.queries.session_operations import SESSION_OPERATIONS
 from web.queries.trends import Trend, TrendHistory
 
 _MOMENT: Final = {
@@ -185,4 +186,11 @@ _WORKER: Final = (
     ),
 )
 
-OPERATIONS: Final = (*_INGEST_OPERATIONS, *_WINDOWS, *_TRENDS, *ENTITY_OPERATIONS, *_WORKER)
+OPERATIONS: Final = (
+    *_INGEST_OPERATIONS,
+    *_WINDOWS,
+    *_TRENDS,
+    *SESSION_OPERATIONS,
+    *ENTITY_OPERATIONS,
+    *_WORKER,
+)

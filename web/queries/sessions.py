@@ -1,0 +1,212 @@
+"""``GET /api/v1/sessions/{userId}`` and ``/active/{userId}``: asked of the user's owner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from urllib.parse import quote, urlencode
+
+import msgspec
+from aiohttp import web
+
+from app.engine.query import NotOwnedError, NotReadyError, Queries
+from app.models.rules import KEY_MAX
+from tables.lanes import EVERY, LANES_TABLE
+from tables.sessions.answer import SessionAnswer, active_sessions, session_answer
+from tables.sessions.rows import UserSessions
+from tables.sessions.spec import SessionSpec
+from tables.sessions.state import Session
+from tables.sessions.times import SOURCE_TOPIC
+from web.peers import PeerError, Peers
+from web.problem import Kind, ProblemError, json_response
+from web.queries.params import encode_cursor, parse_cursor, parse_limit
+from web.queries.scatter import HOP_TIMEOUT_S, is_forwarded, moving, restoring
+from web.queries.session_sums import PATH, SESSIONS_TOPIC, SessionSums, spec_of
+from web.queries.times import TimeRange, parse_time_range, refusal
+
+MARKS_MAX: Final = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question about one user; ``path`` asks another worker the same."""
+
+    spec: SessionSpec
+    user: str
+    forwarded: bool
+    path: str
+
+
+class _Page(NamedTuple):
+    """Sessions to show, and where the next page begins."""
+
+    sessions: Sequence[Session]
+    cursor: str | None = None
+
+
+class UserAnswer(msgspec.Struct, frozen=True):
+    """Sessions of a user, oldest first, as the owner has committed them.
+
+    ``watermark_ms``: how far the sources that fed them have come (null: all are silent).
+    ``staleness_ms``: age of the oldest change that is not in the answer.
+    """
+
+    user: str
+    type: str
+    sessions: list[SessionAnswer]
+    cursor: str | None
+    watermark_ms: int | None
+    partition: int
+    worker: str
+    staleness_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRoom:
+    """The sessions' endpoints of one worker. ``clock`` gives epoch milliseconds."""
+
+    queries: Queries
+    specs: Sequence[SessionSpec]
+    clock: Callable[[], int]
+
+    def install(self, web_app: web.Application, peers: Peers) -> None:
+        """Add the endpoints to a not yet started app."""
+        asked = SessionQueries(self.queries, peers, self.specs, self.clock)
+        sums = SessionSums(self.queries, peers, self.specs, self.clock)
+        web_app.add_routes(
+            [
+                # First: these names are no users.
+                web.get(f"{PATH}/analytics", sums.handle),
+                web.get(f"{PATH}/active/{{userId:.+}}", asked.active),
+                web.get(f"{PATH}/{{userId:.+}}", asked.one),
+            ]
+        )
+
+
+class SessionQueries:
+    """Session endpoints of one worker: its own users, its peers' by one hop."""
+
+    def __init__(
+        self,
+        queries: Queries,
+        peers: Peers,
+        specs: Sequence[SessionSpec],
+        clock: Callable[[], int],
+    ) -> None:
+        self._queries = queries
+        self._peers = peers
+        self._specs = specs
+        self._clock = clock
+
+    async def active(self, request: web.Request) -> web.Response:
+        """Open sessions of a user that were fed within ``active_ttl``; 404 when there are none."""
+        asked = self._asked(request, f"{PATH}/active/", {})
+
+        def page(row: UserSessions) -> _Page | None:
+            sessions = active_sessions(asked.spec, row, self._clock())
+            return _Page(sessions) if sessions else None
+
+        return await self._of_user(asked, page)
+
+    async def one(self, request: web.Request) -> web.Response:
+        """Sessions of a user, oldest first; ``from`` and ``to`` bound their starts.
+
+        At most ``limit``; ``cursor`` goes on. 404 for a user of whom nothing is kept.
+        """
+        wanted = parse_time_range(request.query, self._clock())
+        limit, after = parse_limit(request.query), _after(request.query)
+        cursor = {} if after is None else {"cursor": encode_cursor(str(after))}
+        asked = self._asked(request, f"{PATH}/", wanted.query() | {"limit": str(limit)} | cursor)
+
+        def page(row: UserSessions) -> _Page:
+            found = _in_range(row.sessions, wanted, after)
+            shown = found[:limit]
+            more = encode_cursor(str(shown[-1].start)) if len(found) > limit else None
+            return _Page(shown, more)
+
+        return await self._of_user(asked, page)
+
+    def _asked(self, request: web.Request, path: str, query: Mapping[str, str]) -> _Asked:
+        user = request.match_info["userId"]
+        if len(user) > KEY_MAX or not user.isprintable():
+            raise refusal("userId", f"expected 1 to {KEY_MAX} printable characters")
+        spec = spec_of(self._specs, request.query)
+        given = urlencode({"type": spec.name, **query})
+        forwarded = is_forwarded(request, self._queries)
+        return _Asked(spec, user, forwarded, f"{path}{quote(user, safe='')}?{given}")
+
+    async def _of_user(
+        self, asked: _Asked, page: Callable[[UserSessions], _Page | None]
+    ) -> web.Response:
+        """What the user's owner answers; None of ``page``: there is nothing."""
+        owner = self._queries.owner(SESSIONS_TOPIC, asked.user.encode())
+        if not owner.local:
+            return await self._elsewhere(asked, owner.url)
+        try:
+            return json_response(self._here(asked, owner.partition, page))
+        except NotReadyError as exc:
+            raise restoring(exc) from exc
+        except NotOwnedError as exc:
+            raise moving() from exc
+
+    async def _elsewhere(self, asked: _Asked, url: str | None) -> web.Response:
+        if asked.forwarded or url is None:
+            raise moving()
+        try:
+            given = await self._peers.get(url, asked.path, HOP_TIMEOUT_S)
+        except PeerError as exc:
+            raise ProblemError(Kind.OWNER_UNREACHABLE, str(exc)) from exc
+        headers = {} if given.retry_after is None else {"Retry-After": given.retry_after}
+        return web.Response(
+            body=given.body, status=given.status, content_type=given.content_type, headers=headers
+        )
+
+    def _here(
+        self, asked: _Asked, partition: int, page: Callable[[UserSessions], _Page | None]
+    ) -> UserAnswer:
+        """From the rows here. Sessions that left them would be added to the page."""
+        spec, user = asked.spec, asked.user
+        table = self._queries.table(SESSIONS_TOPIC, partition, spec.table_name)
+        row: UserSessions | None = table.get(user.encode())
+        shown = None if row is None else page(row)
+        if row is None or shown is None:
+            raise ProblemError(Kind.NOT_FOUND, f"no {spec.name} session of {user[:200]!r} is here")
+        return UserAnswer(
+            user=user,
+            type=spec.name,
+            sessions=[session_answer(spec, user, each) for each in shown.sessions],
+            cursor=shown.cursor,
+            watermark_ms=self._watermark_ms(partition, row.sessions),
+            partition=partition,
+            worker=self._queries.worker,
+            staleness_ms=self._queries.staleness_ms(SESSIONS_TOPIC, partition),
+        )
+
+    def _watermark_ms(self, partition: int, sessions: Sequence[Session]) -> int | None:
+        """How far the lanes that feed the user have come at least; None: none is awake."""
+        table = self._queries.table(SESSIONS_TOPIC, partition, LANES_TABLE)
+        lanes = sorted({lane for each in sessions for lane in each.lanes if lane not in EVERY})
+        sources = range(len(self._queries.owners(SOURCE_TOPIC)))
+        keys = [f"{source}/{lane}".encode() for lane in lanes for source in sources][:MARKS_MAX]
+        marks = (table.get(key) for key in keys)
+        awake = (mark.watermark_ms for mark in marks if mark is not None and not mark.idle)
+        return min(awake, default=None)
+
+
+def _after(query: Mapping[str, str]) -> int | None:
+    text = parse_cursor(query)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 16):
+        raise refusal("cursor", "expected the cursor of the page before, as it was given")
+    return int(text)
+
+
+def _in_range(sessions: Sequence[Session], wanted: TimeRange, after: int | None) -> list[Session]:
+    low = max(wanted.from_ms or 0, 0 if after is None else after + 1)
+    return [
+        each
+        for each in sessions
+        if each.start >= low and (wanted.to_ms is None or each.start < wanted.to_ms)
+    ]
