@@ -1,4 +1,4 @@
-"""Our commands beside Faust's: ``faust -A app broker``, ``ship`` and ``audit``."""
+"""Our commands beside Faust's: ``faust -A app broker``, ``ship``, ``audit`` and ``export``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from faust.cli.base import cli
 from agents.audit.command import audit_command
 from agents.audit.facts import audited
 from agents.audit.reader import AuditTarget
+from agents.history.command import export_command
+from agents.history.export import FORMATS as EXPORT_FORMATS
+from agents.history.export import Format as ExportFormat
 from agents.shipping.command import ship_command
 from agents.shipping.parsers import FORMATS, Format
 from agents.topics import APPLICATION_LOGS, DEAD_LETTERS
@@ -18,7 +21,9 @@ from app.broker.commands import broker_command
 from app.broker.errors import BrokerError
 from app.engine.clock import SystemClock
 from app.kafka import Kafka, connect
-from app.settings import CONFIG_DIR, Settings
+from app.settings import Settings
+from tables.history.datasets import DATASETS
+from tables.history.folder import dataset_folder
 from tables.windows.spec import load_windows
 
 
@@ -27,6 +32,7 @@ def register_commands(settings: Settings) -> None:
     cli.add_command(broker_command(settings))
     cli.add_command(_ship(settings))
     cli.add_command(_audit(settings))
+    cli.add_command(_export(settings))
 
 
 def _connected(settings: Settings) -> Kafka:
@@ -83,7 +89,46 @@ def _audit(settings: Settings) -> click.Command:
             kafka.partitions,
             kafka.record_bytes_max,
         )
-        windows = load_windows(CONFIG_DIR / "windows.yaml")
+        windows = load_windows(settings.config / "windows.yaml")
         sys.exit(audit_command(target, audited(windows), SystemClock().now_ms))
 
     return audit
+
+
+def _export(settings: Settings) -> click.Command:
+    @click.command(name="export", short_help="Copy history to a CSV or Parquet file.")
+    @click.argument("dataset", type=click.Choice(sorted(DATASETS)))
+    @click.option("--name", help="Windows: of this name only.")
+    @click.option("--key", help="Windows: of this key only.")
+    @click.option("--type", help="Sessions or entities: of this type only.")
+    @click.option("--user", help="Sessions: of this user only.")
+    @click.option("--id", help="Entities: this one only.")
+    @click.option("--from", "from_", help="First moment, RFC 3339 or epoch ms [default: all].")
+    @click.option("--to", help="Moment after the last [default: all].")
+    @click.option("--format", "format_", type=click.Choice(EXPORT_FORMATS), default="csv")
+    @click.option("--output", type=click.Path(path_type=Path), required=True, help="File to write.")
+    def export(
+        dataset: str,
+        from_: str | None,
+        to: str | None,
+        format_: ExportFormat,
+        output: Path,
+        **equal: str | None,
+    ) -> None:
+        """Export what is archived of a DATASET, in its latest revision and in order of time.
+
+        Needs no broker and no worker; both may run. Records of the last minute may not be
+        archived yet.
+        """
+        sys.exit(
+            export_command(
+                dataset_folder(settings.history_folder, settings.namespace, dataset),
+                dataset,
+                equal,
+                (from_, to),
+                output,
+                format_,
+            )
+        )
+
+    return export

@@ -7,11 +7,13 @@ broker, topics, engine, web.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import sys
 
 from agents.entities.agent import entities_agent
+from agents.history.archiver import Archiver
 from agents.log_events.agent import log_events_agent
 from agents.normalise.agent import normalise_agents
 from agents.sessions.agent import sessions_agent
@@ -24,7 +26,7 @@ from app.engine.metrics import EngineMetrics
 from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.transaction import AtLeastOnceWriter, Probe, TransactionalWriter
 from app.kafka import Kafka, connect
-from app.serving import PlainWeb, collectors, ingest_producer, install_web
+from app.serving import PlainWeb, archiver, collectors, ingest_producer, install_web
 from app.settings import CONFIG_DIR, Settings, SettingsError, load_settings
 from app.slots import Slot, take_slot, web_socket
 from app.worker import PreparedWorker
@@ -35,6 +37,8 @@ from tables.windows.spec import WindowSpec, WindowSpecError, load_windows
 from web.gateway.producer import IngestProducer
 
 logger = logging.getLogger(__name__)
+
+ARCHIVER_STOP_S = 10.0
 
 
 def no_probe(_step: str) -> None:
@@ -72,6 +76,7 @@ class Headrace(EngineApp):
         self._probe = probe
         self.web_socket: socket.socket | None = None
         self._ingest: IngestProducer | None = None
+        self._archiver: Archiver | None = None
         self._collects = False
         self.specs: tuple[AgentSpec, ...] = (
             *normalise_agents(),
@@ -97,6 +102,7 @@ class Headrace(EngineApp):
         self.use_broker(kafka.bootstrap)
         self.engine = self._engine(slot, kafka)
         self._ingest = ingest_producer(self, kafka.bootstrap)
+        self._archiver = archiver(self, slot.worker_id, kafka)
         # Readings of this machine are shipped once, by the first of its workers.
         self._collects = slot.number == 0
         install_web(self, self._ingest)
@@ -129,6 +135,8 @@ class Headrace(EngineApp):
         await super().on_start()
         if self._ingest is not None:
             self._ingest.start()
+            if self._archiver is not None:
+                self._archiver.start()
             if self._collects:
                 for collector in collectors(self, self._ingest):
                     self.add_future(collector)
@@ -138,6 +146,8 @@ class Headrace(EngineApp):
         """Stop taking events in, then hand over."""
         if self._ingest is not None:
             await self._ingest.stop()
+        if self._archiver is not None:
+            await asyncio.to_thread(self._archiver.stop, ARCHIVER_STOP_S)
         await super().on_stop()
 
 

@@ -13,13 +13,17 @@ from prometheus_client import REGISTRY
 from agents.audit.facts import audited
 from agents.audit.reader import AuditTarget
 from agents.audit.rounds import AuditRounds
+from agents.history.archiver import Archiver
+from agents.history.target import ArchiverMetrics, ArchiveTarget
 from agents.shipping.brokerlog import run_brokerlog
 from agents.shipping.demo import run_demo
 from agents.shipping.host import run_host
 from agents.shipping.port import SinkError
 from app.broker.properties import Layout
 from app.engine.queries import EngineQueries
+from app.kafka import Kafka
 from app.models.event import LogEvent
+from tables.history.datasets import DATASETS
 from web.entities.room import EntityRoom
 from web.entities.statetopic import StateTopic
 from web.gateway.logs import LogsGateway
@@ -102,6 +106,26 @@ def entity_room(app: Headrace, queries: EngineQueries, producer: IngestProducer)
     config = app.engine.config
     topic = StateTopic(config.bootstrap, config.physical)
     return EntityRoom(app.settings, queries, app.entities, producer, topic, app.clock, REGISTRY)
+
+
+def archiver(app: Headrace, worker_id: str, kafka: Kafka) -> Archiver:
+    """What writes this worker's share of the history."""
+    settings = app.settings
+    topics = {
+        dataset.name: settings.topic(dataset.topic)
+        for dataset in DATASETS.values()
+        if dataset.topic in kafka.partitions
+    }
+    target = ArchiveTarget(
+        kafka.bootstrap,
+        settings.group,
+        worker_id,
+        topics,
+        settings.history_folder,
+        settings.namespace,
+        settings.session_timeout_ms,
+    )
+    return Archiver(target, app.clock, ArchiverMetrics(REGISTRY))
 
 
 def audit_target(app: Headrace) -> AuditTarget:

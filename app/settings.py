@@ -43,6 +43,10 @@ class Settings(BaseSettings):
     home: Path = CHECKOUT / ".headrace"
     """State folder: broker data, worker folders, downloaded jars' index, ports, pids."""
 
+    history: Path | None = None
+    """Folder of closed windows, closed sessions and entity events as Parquet files, the same
+    for all workers; unset: ``history`` in the state folder."""
+
     broker: str | None = None
     """``kafka://host:port;host:port`` of a real cluster; unset starts the embedded broker."""
 
@@ -111,10 +115,15 @@ class Settings(BaseSettings):
                 raise ValueError("expected kafka://host:port;host:port")
         return value
 
-    @field_validator("home")
+    @field_validator("home", "history")
     @classmethod
-    def _absolute_home(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @property
+    def history_folder(self) -> Path:
+        """Where the history lies."""
+        return self.home / "history" if self.history is None else self.history
 
     @property
     def embedded(self) -> bool:
