@@ -37,12 +37,13 @@ from agents.topics import (
     INFRASTRUCTURE_METRICS,
     LATE_EVENTS,
     LOG_EVENTS,
+    SESSION_PARTIALS,
     WINDOW_CHANGELOG,
     WINDOW_PARTIALS,
 )
 
 SHIPPED: Final = (APPLICATION_LOGS, INFRASTRUCTURE_METRICS)
-SOURCES: Final = (*SHIPPED, LOG_EVENTS, WINDOW_PARTIALS)
+SOURCES: Final = (*SHIPPED, LOG_EVENTS, WINDOW_PARTIALS, SESSION_PARTIALS)
 DECLARED_LATER_MS: Final = 60_000
 """A window whose first partial is this much younger than the log's first record was declared
 while the log was being read."""
@@ -243,7 +244,7 @@ def windows(
             )
         # With several windows a record is reported late once, and counted late by each.
         if len(books.reading.windows) == 1 and first.records[tp] == last.records[tp]:
-            late = first.late[tp][RECORDS]
+            late = first.late[tp][WINDOWS + 1]
             found = sent[WINDOWS + 1]
             checks.append(Check("late in the window", *tp, late, late, found, trimmed))
     return checks

@@ -24,6 +24,7 @@ from agents.topics import (
     DEAD_LETTERS,
     LATE_EVENTS,
     LOG_EVENTS,
+    SESSION_PARTIALS,
     WINDOW_CHANGELOG,
     WINDOW_PARTIALS,
 )
@@ -201,6 +202,9 @@ class Auditor:
                 taken.append((record.offset() or 0, vector))
                 if source >= 0:
                     self._books.partial(source, vector, record.timestamp()[1])
+        elif topic == SESSION_PARTIALS:
+            counted = self._reading.counted()
+            taken = [(r.offset() or 0, counted) for r in records]
         else:
             shipped = self._reading.shipped
             for record in records:
@@ -221,6 +225,11 @@ class Auditor:
             return self._reading.shipped(origin.topic, origin.partition, origin.offset, value)
         if origin.topic == WINDOW_PARTIALS:
             return self._reading.chunk(record.value())[1]
+        if origin.topic == SESSION_PARTIALS:
+            return self._reading.counted()
+        table = _headers(record).get("table")
+        if table is not None:
+            return self._reading.late_event(record.key(), record.value(), table.decode())
         return self._reading.event(record.key(), record.value())
 
 

@@ -22,7 +22,7 @@ from tables.windows.spec import WindowSpec
 Vector = tuple[int, ...]
 RECORDS, CHECKSUM, MADE, MADE_CHECKSUM, WINDOWS = range(5)
 """Places in a vector. Window ``w`` has ``WINDOWS + 2 * w`` (events: with the key; partials
-and rows: counted) and the place after it (partials and rows: late)."""
+and rows: counted) and the place after it (late records, partials and rows: late)."""
 
 _MODULUS: Final = 1 << 64
 _RECORD_IDS: Final = UUID("6a1c3f0e-52d7-5b0b-9f5e-3c8d7a2b4e11")
@@ -215,6 +215,17 @@ class Reading:
             has_key = (service if window.key == "service" else event.endpoint) is not None
             keyed += (int(has_key), 0)
         return (1, checksum, int(made), checksum if made else 0, *keyed)
+
+    def late_event(self, key: bytes | None, value: bytes | None, table: str) -> Vector:
+        """A late record made of one of ``log-events``: which window called it late, if one did."""
+        vector = list(self.event(key, value))
+        for w, window in enumerate(self.windows):
+            vector[WINDOWS + 2 * w + 1] = int(window.name == table)
+        return tuple(vector)
+
+    def counted(self) -> Vector:
+        """A record that is counted and not looked into."""
+        return (1, *(0,) * (self.width - 1))
 
     def chunk(self, value: bytes | None) -> tuple[int, Vector]:
         """A record of ``window-partials``: its source partition (-1: none) and its sums."""

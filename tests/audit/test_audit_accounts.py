@@ -21,7 +21,9 @@ ENCODE = WindowAggregate().encode
 NOW = 1_790_000_000_000
 PARTITIONS = 2
 
-fates = st.sampled_from(["applied", "applied", "applied", "keyless", "late", "rejected"])
+fates = st.sampled_from(
+    ["applied", "applied", "applied", "keyless", "late", "late elsewhere", "rejected"]
+)
 histories = st.lists(st.tuples(st.integers(0, PARTITIONS - 1), fates), max_size=40)
 
 
@@ -49,11 +51,15 @@ class World:
     def __post_init__(self) -> None:
         for number, (partition, fate) in enumerate(self.history):
             log = self.events.setdefault(partition, [])
-            vector = event(number, made=True, keyed=fate != "keyless")
+            vector = event(number, made=True, keyed=fate not in ("keyless", "late elsewhere"))
             counts = self.counts.setdefault(partition, [0, 0, 0, 0])
-            if fate in ("late", "rejected"):
+            if fate == "rejected":
                 self.sides.append((fate, partition, len(log), vector))
-                counts[1 if fate == "late" else 3] += 1
+                counts[3] += 1
+            elif fate in ("late", "late elsewhere"):
+                told = (*vector[:5], int(fate == "late"))
+                self.sides.append(("late", partition, len(log), told))
+                counts[1] += 1
             else:
                 counts[0] += 1
             if fate in ("applied", "late"):
@@ -110,7 +116,8 @@ class World:
         }
         for partition, offset in at.items():
             fates = [fate for p, fate in self.history if p == partition][:offset]
-            late, rejected = fates.count("late"), fates.count("rejected")
+            late = fates.count("late") + fates.count("late elsewhere")
+            rejected = fates.count("rejected")
             account = Account(len(fates) - late - rejected, late, 0, rejected)
             found["log-events", partition] = Committed(offset, account)
         return found
