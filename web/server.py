@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from web.gateway.logs import LogsGateway
 from web.live.feed import REPORT_PATH, LiveFeed
 from web.page import page_routes
 from web.peers import Peers
-from web.problem import problems
+from web.problem import Kind, ProblemError, problems
 from web.queries import consumers, ledger, monitoring, requests, trends, windows
 from web.queries.condition import Condition
 
@@ -64,9 +64,42 @@ def declared(specs: Sequence[WindowSpec], name: str) -> WindowSpec:
         if spec.name == name:
             return spec
     raise LookupError(
-        f"config/windows.yaml declares no window {name!r}, which the pages and /metrics/... show: "
-        "add it back"
+        f"windows.yaml declares no window {name!r}, which the live page shows: add it back"
     )
+
+
+def _undeclared(name: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        raise ProblemError(
+            Kind.NOT_FOUND, f"this answers from the window {name!r}, which windows.yaml lacks"
+        )
+
+    return answer
+
+
+def _view_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
+    """Views over single windows; one whose window is not declared says so."""
+    specs = {spec.name: spec for spec in deps.windows}
+    minutes = declared(deps.windows, REQUESTS_WINDOW)
+    counts = requests.RequestCounts(deps.queries, peers, minutes, deps.clock)
+    views = monitoring.Monitoring(deps.queries, peers, minutes, deps.clock)
+    errors, sliding = specs.get(ERRORS_WINDOW), specs.get(TRENDS_WINDOW)
+    routes: list[web.AbstractRouteDef] = [
+        web.get(requests.PATH, counts.handle),
+        web.get(monitoring.LATENCY_PATH, views.latencies),
+        web.get(monitoring.ANOMALIES_PATH, views.anomalies),
+        web.get(
+            monitoring.ERRORS_PATH,
+            _undeclared(ERRORS_WINDOW) if errors is None else views.error_rates_of(errors),
+        ),
+    ]
+    if sliding is None:
+        handlers = [_undeclared(TRENDS_WINDOW)] * 3
+    else:
+        moving = trends.Trends(deps.queries, peers, sliding, deps.clock, deps.registry)
+        handlers = [moving.all, moving.one, moving.history]
+    paths = (trends.PATH, f"{trends.PATH}/{{service}}", f"{trends.PATH}/{{service}}/history")
+    return [*routes, *(web.get(path, at) for path, at in zip(paths, handlers, strict=True))]
 
 
 def build_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
@@ -74,14 +107,6 @@ def build_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
     condition = Condition(deps.settings, deps.queries, deps.registry)
     of_windows = windows.WindowQueries(deps.queries, peers, deps.windows, deps.clock)
     accounts = ledger.Ledger(deps.queries, peers, deps.sources, deps.audit)
-    minutes = declared(deps.windows, REQUESTS_WINDOW)
-    counts = requests.RequestCounts(deps.queries, peers, minutes, deps.clock)
-    views = monitoring.Monitoring(
-        deps.queries, peers, minutes, declared(deps.windows, ERRORS_WINDOW), deps.clock
-    )
-    moving = trends.Trends(
-        deps.queries, peers, declared(deps.windows, TRENDS_WINDOW), deps.clock, deps.registry
-    )
     return [
         web.post("/api/v1/logs", deps.gateway.handle),
         web.post("/api/v1/logs/ingest", deps.gateway.handle),
@@ -90,13 +115,7 @@ def build_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
         web.get(ledger.PATH, accounts.handle),
         web.get(consumers.PATH, consumers.Consumers(deps.queries, peers, deps.sources).handle),
         web.get("/metrics", condition.metrics),
-        web.get(requests.PATH, counts.handle),
-        web.get(monitoring.ERRORS_PATH, views.error_rates),
-        web.get(monitoring.LATENCY_PATH, views.latencies),
-        web.get(monitoring.ANOMALIES_PATH, views.anomalies),
-        web.get(trends.PATH, moving.all),
-        web.get(f"{trends.PATH}/{{service}}", moving.one),
-        web.get(f"{trends.PATH}/{{service}}/history", moving.history),
+        *_view_routes(deps, peers),
         web.get("/ready", condition.ready),
         web.get("/api/v1/health", condition.health),
         web.get(REPORT_PATH, deps.live.report),

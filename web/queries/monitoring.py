@@ -6,7 +6,7 @@ workers never overlap. Workers that did not answer are named (``partial``, ``mis
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import reduce
 from heapq import nlargest
 from typing import Any, Final, Literal
@@ -87,38 +87,39 @@ class _Found(msgspec.Struct, frozen=True):
     truncated: bool
 
 
+Handler = Callable[[web.Request], Awaitable[web.Response]]
 Judge = Callable[[str, Sequence[Pane], LaneTimes], Sequence[msgspec.Struct]]
 
 
 class Monitoring:
-    """Three views over windows: ``errors`` (hopping, with codes) and ``requests`` (tumbling)."""
+    """Three views: latencies and flags over ``requests`` (tumbling), error rates over another."""
 
     def __init__(
         self,
         queries: Queries,
         peers: Peers,
         requests: WindowSpec,
-        errors: WindowSpec,
         clock: Callable[[], int],
     ) -> None:
         """``clock`` gives epoch milliseconds."""
         self._queries = queries
         self._peers = peers
         self._requests = requests
-        self._errors = errors
         self._clock = clock
 
-    async def error_rates(self, request: web.Request) -> web.Response:
-        """Error rate of each endpoint in the window that holds now, the busiest first."""
-        spec = self._errors
-        end = hop_before(self._clock(), spec.advance_ms) + spec.advance_ms
-        wanted = TimeRange(max(0, end - spec.size_ms), end)
+    def error_rates_of(self, spec: WindowSpec) -> Handler:
+        """Error rate of each endpoint in the window of ``spec`` that holds now."""
 
         def rate(endpoint: str, panes: Sequence[Pane], _times: LaneTimes) -> list[ErrorRate]:
             stats = _merged(panes)
             return [error_rate(endpoint, stats)] if stats.count else []
 
-        return await self._view(request, ERRORS_PATH, spec, wanted, rate, wanted.query())
+        async def error_rates(request: web.Request) -> web.Response:
+            end = hop_before(self._clock(), spec.advance_ms) + spec.advance_ms
+            wanted = TimeRange(max(0, end - spec.size_ms), end)
+            return await self._view(request, ERRORS_PATH, spec, wanted, rate)
+
+        return error_rates
 
     async def latencies(self, request: web.Request) -> web.Response:
         """Latency quantiles of each endpoint, or of ``endpoint``, over the last five minutes."""
@@ -129,9 +130,7 @@ class Monitoring:
             stats = _merged(panes)
             return [latency_of(endpoint, stats)] if stats.n else []
 
-        return await self._view(
-            request, LATENCY_PATH, self._requests, wanted, latency, wanted.query()
-        )
+        return await self._view(request, LATENCY_PATH, self._requests, wanted, latency)
 
     async def anomalies(self, request: web.Request) -> web.Response:
         """Windows that closed within the last minutes and are beyond three sigma."""
@@ -143,7 +142,7 @@ class Monitoring:
         def flagged(endpoint: str, panes: Sequence[Pane], times: LaneTimes) -> list[Anomaly]:
             return anomalies_of(spec, endpoint, panes, times)
 
-        return await self._view(request, ANOMALIES_PATH, spec, wanted, flagged, wanted.query())
+        return await self._view(request, ANOMALIES_PATH, spec, wanted, flagged)
 
     async def _view(
         self,
@@ -152,7 +151,6 @@ class Monitoring:
         spec: WindowSpec,
         wanted: TimeRange,
         judge_key: Judge,
-        shown: Mapping[str, str],
     ) -> web.Response:
         only = request.query.get("endpoint")
         forwarded = is_forwarded(request, self._queries)
@@ -179,7 +177,7 @@ class Monitoring:
         return json_response(
             {
                 "window": spec.name,
-                **{name: int(at) for name, at in shown.items()},
+                **{name: int(at) for name, at in wanted.query().items()},
                 "found": busiest,
                 "truncated": truncated or len(found) > ENDPOINTS_MAX,
                 "partial": bool(missing),
@@ -294,12 +292,3 @@ def _weight(found: Mapping[str, Any]) -> tuple[float, str]:
 
 def _found_of(body: bytes) -> _Found:
     return msgspec.json.decode(body, type=_Found)
-
-
-def monitoring_routes(of: Monitoring) -> list[web.RouteDef]:
-    """Routes of the three views."""
-    return [
-        web.get(ERRORS_PATH, of.error_rates),
-        web.get(LATENCY_PATH, of.latencies),
-        web.get(ANOMALIES_PATH, of.anomalies),
-    ]
