@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import sys
 
@@ -28,7 +29,7 @@ from app.engine.transaction import AtLeastOnceWriter, Probe, TransactionalWriter
 from app.kafka import Kafka, connect
 from app.serving import PlainWeb, archiver, collectors, ingest_producer, install_web
 from app.settings import CONFIG_DIR, Settings, SettingsError, load_settings
-from app.slots import Slot, take_slot, web_socket
+from app.slots import Slot, static_socket, take_slot, web_socket
 from app.worker import PreparedWorker
 from tables.entities.spec import EntitySpecError, EntitySpecs, load_entities
 from tables.sessions.config import SessionSpecError, load_sessions
@@ -95,8 +96,7 @@ class Headrace(EngineApp):
         """Make everything ready that the worker needs before it starts. Blocks."""
         settings = self.settings
         slot = take_slot(settings.home)
-        self.web_socket = web_socket(settings.web_bind, settings.web_port)
-        self.serve_on(self.web_socket.getsockname()[1])
+        self._listen(slot)
         self.conf.datadir = slot.folder
         kafka = connect(settings, progress=logger.info)
         self.use_broker(kafka.bootstrap)
@@ -106,6 +106,17 @@ class Headrace(EngineApp):
         # Readings of this machine are shipped once, by the first of its workers.
         self._collects = slot.number == 0
         install_web(self, self._ingest)
+
+    def _listen(self, slot: Slot) -> None:
+        bind, wanted = self.settings.web_bind, self.settings.web_port
+        static = self.settings.static_membership
+        self.web_socket = static_socket(slot, bind, wanted) if static else web_socket(bind, wanted)
+        port = self.web_socket.getsockname()[1]
+        self.serve_on(port)
+        if static:
+            # The address is part of it: a member that comes back is known by where it joined.
+            name = f"{self.settings.group}-{slot.worker_id}-{self.conf.web_host}-{port}"
+            self.conf.consumer_group_instance_id = re.sub(r"[^a-zA-Z0-9._-]", ".", name)
 
     def _engine(self, slot: Slot, kafka: Kafka) -> Engine:
         settings = self.settings

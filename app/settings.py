@@ -68,6 +68,11 @@ class Settings(BaseSettings):
     session_timeout_ms: Annotated[int, Field(ge=1_000, le=300_000)] = 10_000
     """How long a silent worker keeps its partitions. Transactions time out sooner."""
 
+    static_membership: bool = False
+    """Keep a worker's partitions for it while it restarts, for as long as a session lasts.
+
+    Then also a worker that ends for good is missed only after that."""
+
     standby_replicas: Annotated[int, Field(ge=0, le=3)] = 1
     """Other workers that keep each partition's state current, to take over at once."""
 

@@ -7,6 +7,7 @@ so the transaction a killed worker left open is ended by whoever takes the slot 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -104,3 +105,23 @@ def web_socket(bind: str, wanted: int | None) -> socket.socket:
             f"web port {wanted} on {bind} is taken; stop what uses it or set HEADRACE_WEB_PORT"
         )
     raise StartUpError(f"no free web port from {WEB_PORT} on; set HEADRACE_WEB_PORT")
+
+
+def static_socket(slot: Slot, bind: str, wanted: int | None) -> socket.socket:
+    """A listening socket on the wanted port, else on that of the slot's worker before.
+
+    A static member comes back where the others know it; elsewhere it would be another member.
+    """
+    path = slot.folder / "port"
+    taken: socket.socket | None = None
+    if wanted is None:
+        # What cannot be listened on is no loss: the slot begins anew elsewhere.
+        with contextlib.suppress(FileNotFoundError, ValueError, StartUpError):
+            former = int(path.read_text())
+            taken = web_socket(bind, former) if 0 < former < 1 << 16 else None
+    taken = taken or web_socket(bind, wanted)
+    try:
+        path.write_text(str(taken.getsockname()[1]))
+    except OSError as exc:
+        raise StartUpError(f"cannot write {path}: {exc.strerror}; free some space") from exc
+    return taken

@@ -16,7 +16,9 @@ from app.engine.delivery import Delivery
 from app.engine.engine import Engine
 from app.engine.epoch import TaskCommit, TaskId
 from app.engine.faust_assignor import StandbyAssignor
-from app.engine.faust_consumer import BatchConsumer, BatchSchema, BatchTransport, check_overrides
+from app.engine.faust_consumer import BatchConsumer, BatchSchema, BatchTransport
+from app.engine.faust_pinned import check_overrides
+from app.engine.faust_static import DuplicateInstanceError
 from app.engine.faust_tables import EngineTables
 from app.engine.inbox import FetchBounds, fetch_bounds
 from app.engine.membership import Membership
@@ -135,6 +137,10 @@ class EngineApp(faust.App):
         """Hand over the partitions, then release the engine."""
         await super().on_stop()
         await self.engine.close()
+
+    def fenced(self, error: DuplicateInstanceError) -> None:
+        """End the worker: another one has its place. Called from the consumer's thread."""
+        asyncio.run_coroutine_threadsafe(self.crash(error), self.loop)
 
     def commit_plainly(self, tasks: Mapping[TaskId, TaskCommit]) -> None:
         """Commit offsets without a transaction; called from the epochs thread, blocks it."""

@@ -1,13 +1,12 @@
 """Faust's consumer, handing over record batches and leaving offsets to the engine.
 
-What is overridden here belongs to faust-streaming 0.15.3, which is pinned exactly;
-:func:`check_overrides` compares the signatures at start.
+What is overridden here belongs to faust-streaming 0.15.3, which is pinned exactly; see
+:mod:`app.engine.faust_pinned`.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from app.engine.delivery import Delivery
 from app.engine.epoch import TaskId
 from app.engine.faust_fetch import Columns, read_columns
 from app.engine.faust_pausing import Pausing
+from app.engine.faust_static import MemberConsumer
 from app.engine.membership import Membership
 
 if TYPE_CHECKING:
@@ -69,9 +69,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         conf, bounds = self.app.conf, self.app.fetch_bounds
         self._assignor = self.app.assignor
-        return aiokafka.AIOKafkaConsumer(
+        return MemberConsumer(
+            self.app.fenced,
             client_id=conf.broker_client_id,
             group_id=conf.id,
+            group_instance_id=conf.consumer_group_instance_id,
             bootstrap_servers=driver.server_list(transport.url, transport.default_port),
             partition_assignment_strategy=[self._assignor],
             enable_auto_commit=False,
@@ -233,7 +235,10 @@ class BatchConsumer(driver.Consumer):
         """Freeze the membership, while the coordinator is known to be in it."""
         coordinator = self._thread._ensure_consumer()._coordinator  # noqa: SLF001 - no accessor
         self.app.membership = Membership(
-            self.app.conf.id, coordinator.generation, coordinator.member_id
+            self.app.conf.id,
+            coordinator.generation,
+            coordinator.member_id,
+            self.app.conf.consumer_group_instance_id,
         )
         await super().on_partitions_assigned(assigned, generation_id)
 
@@ -266,34 +271,3 @@ class BatchTransport(driver.Transport):
     """Faust's Kafka transport with the batch consumer."""
 
     Consumer = BatchConsumer
-
-
-_OVERRIDDEN: Mapping[Callable[..., Any], tuple[str, ...]] = {
-    driver.Consumer.getmany: ("self", "timeout"),
-    driver.Consumer._wait_next_records: ("self", "timeout"),  # noqa: SLF001
-    driver.Consumer.on_partitions_assigned: ("self", "assigned", "generation_id"),
-    driver.Consumer.wait_empty: ("self",),
-    driver.Consumer.commit: ("self", "topics", "start_new_transaction"),
-    driver.Consumer.on_buffer_full: ("self", "tp"),
-    driver.Consumer._new_consumer_thread: ("self",),  # noqa: SLF001
-    driver.AIOKafkaConsumerThread._fetch_records: (  # noqa: SLF001
-        "self",
-        "consumer",
-        "active_partitions",
-        "timeout",
-        "max_records",
-    ),
-    driver.AIOKafkaConsumerThread._create_worker_consumer: ("self", "transport"),  # noqa: SLF001
-}
-
-
-def check_overrides() -> None:
-    """Raise :class:`RuntimeError` when Faust is not the one these overrides were made for."""
-    for function, expected in _OVERRIDDEN.items():
-        found = tuple(inspect.signature(function).parameters)
-        if found != expected:
-            raise RuntimeError(
-                f"faust-streaming {faust.__version__} is not the pinned 0.15.3: "
-                f"{function.__qualname__} takes {found}, expected {expected}; "
-                "install the versions of requirements.lock"
-            )

@@ -14,11 +14,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """One generation of one member of the consumer group, frozen at assignment."""
+    """One generation of one member of the consumer group, frozen at assignment.
+
+    ``instance``: the group instance id of a static member. Its generation stays when it comes
+    back; the member id is new each time, and that is what fences its former self.
+    """
 
     group: str
     generation: int
     member_id: str
+    instance: str | None = None
 
     def __post_init__(self) -> None:
         if self.generation < 0 or not self.member_id:
@@ -30,11 +35,13 @@ class Membership:
         Layout, version 2: magic, int32 generation (native order), group id NUL, member id
         NUL, one byte that says whether a group instance id follows (1: it is null).
         """
+        instance = b"\1" if self.instance is None else b"\0" + self.instance.encode() + b"\0"
         return (
             b"CGMDv2:"
             + struct.pack("=i", self.generation)
             + self.group.encode()
             + b"\0"
             + self.member_id.encode()
-            + b"\0\1"
+            + b"\0"
+            + instance
         )

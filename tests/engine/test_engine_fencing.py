@@ -52,7 +52,8 @@ class Joined:
     def membership(self) -> Membership:
         """As it is now; raises ValueError where there is none."""
         coordinator = self.consumer._coordinator
-        return Membership(self.group, coordinator.generation, coordinator.member_id)
+        instance = self.consumer._group_instance_id
+        return Membership(self.group, coordinator.generation, coordinator.member_id, instance)
 
     async def rejoined(self, former: Membership) -> Membership:
         """Wait for another generation than the former."""
@@ -63,11 +64,12 @@ class Joined:
 
 
 @asynccontextmanager
-async def joined(world: World) -> AsyncIterator[Joined]:
+async def joined(world: World, instance: str | None = None) -> AsyncIterator[Joined]:
     consumer = aiokafka.AIOKafkaConsumer(
         world.topic("source"),
         bootstrap_servers=world.bootstrap,
         group_id=world.namespace,
+        group_instance_id=instance,
         enable_auto_commit=False,
         heartbeat_interval_ms=100,
         session_timeout_ms=2_000,
@@ -141,6 +143,20 @@ async def test_a_reset_generation_is_no_membership_though_the_broker_would_take_
     object.__setattr__(nobody, "member_id", "")
     await asyncio.to_thread(writer.commit, an_epoch(nobody), NEVER)
     assert committed(world) == 2
+
+
+async def test_a_static_member_that_came_back_fences_its_former_self(
+    world: World, writer: TransactionalWriter
+) -> None:
+    async with joined(world, "one") as worker:
+        former = worker.membership()
+    async with joined(world, "one") as worker:
+        back = worker.membership()
+        assert (back.generation, back.instance) == (former.generation, "one")
+        error = await rejected(world, writer, an_epoch(former))
+        assert (error.membership_lost, error.producer_dead) == (True, False)
+        assert "instance" in str(error)
+        await asyncio.to_thread(writer.commit, an_epoch(back), NEVER)
 
 
 @pytest.mark.parametrize(("generation", "member"), [(-1, "m"), (3, ""), (-1, "")])

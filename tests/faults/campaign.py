@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults import drills, drills_broker, drills_disk, drills_input
+from tests.faults import drills, drills_broker, drills_disk, drills_input, drills_static
 from tests.faults.own_broker import OwnBroker, own_broker
 from tests.faults.run import Outcome
 from tests.faults.trap import STEPS
@@ -45,6 +45,7 @@ CLASSES: dict[str, Drill] = {
     "zombie": _zombie,
     "join and leave": _direct(drills.join_and_leave_drill),
     "rolling restart": _direct(drills.rolling_restart_drill),
+    "static restart": _direct(drills_static.static_restart_drill),
     "held up": _held_up,
     "clock jump": _direct(drills.clock_jump_drill),
     "broker kill": drills_broker.broker_kill_drill,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tests.faults.fleet import Fleet, Member, fleet
+from tests.faults.fleet import SESSION_TIMEOUT_MS, Fleet, Member, fleet
 from tests.faults.load import Load
 from tests.faults.verify import check_exact, finish
 from tests.system.harness import wait_for
@@ -80,10 +80,17 @@ def drill(
     total: int = 30_000,
     rate: int = 4_000,
     environment: Mapping[str, str] | None = None,
+    session_timeout_ms: int = SESSION_TIMEOUT_MS,
 ) -> Iterator[Run]:
     """Run the body under load; then everything must stop well and be exact."""
     began = time.monotonic()
-    with fleet(bootstrap, home, names=names, environment=environment) as workers:
+    with fleet(
+        bootstrap,
+        home,
+        session_timeout_ms=session_timeout_ms,
+        names=names,
+        environment=environment,
+    ) as workers:
         load = Load(workers.cluster, seed=seed, total=total, rate=rate).start()
         run = Run(workers, load, random.Random(seed), Outcome(name, seed))
         try:
