@@ -80,6 +80,7 @@ class TopicCopy:
     extra: dict[int, dict[bytes, bytes | None]] = field(default_factory=dict)
     failure: Exception | None = None
     stopped: bool = False
+    closed: int = 0
 
     def end(self, partition: int) -> int:
         return len(self.cluster.table(partition, ENTITIES_TABLE).rows)
@@ -99,6 +100,9 @@ class TopicCopy:
 
     def stop(self) -> None:
         self.stopped = True
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 @dataclass

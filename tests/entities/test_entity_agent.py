@@ -11,6 +11,8 @@ from uuid import UUID
 import pytest
 
 from agents.entities.retention import EntityRetention
+from agents.entities.step import EntityStep
+from app.engine.batch import RecordBatch
 from app.engine.effects import Output
 from app.engine.epoch import TaskId
 from app.engine.partitioner import partition_for
@@ -209,6 +211,20 @@ def test_a_tombstone_that_was_touched_since_stays_for_its_whole_retention() -> N
     entities.feed("d-1", [body("update", 4)])
     entities.driver.advance(HOUR)
     assert entities.state("d-1") is not None
+
+
+def test_a_tombstone_that_an_epoch_under_way_has_brought_back_to_life_stays() -> None:
+    entities = Entities()
+    entities.feed("d-1", [body("deregister", 1)])
+    key = entity_key("device", "d-1")
+    partition = partition_for(key, PARTITIONS)
+    task = entities.driver.tasks[TaskId(TOPIC, partition)]
+    late = NOW + HOUR + 1
+    assert EntityRetention(SPECS)(partition, task, late).deletes == {"entities": [key]}
+    value = json.dumps(body("register", 2)).encode()
+    batch = RecordBatch(TOPIC, partition, [1], [late], [key], [value], [()])
+    task.apply(EntityStep(SPECS)(batch, task, late))
+    assert EntityRetention(SPECS)(partition, task, late).deletes == {}
 
 
 def test_an_entity_that_comes_back_after_its_purge_begins_beyond_its_old_history() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import urllib.error
 import urllib.request
 import uuid
@@ -18,6 +19,7 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    NewTopic,
     ResourceType,
 )
 
@@ -249,6 +251,32 @@ def test_a43_5_after_a_forced_compaction_a_reader_from_0_finds_each_live_key_and
     assert (report["state"], report["different"]) == ("equal", 0), report
 
 
+def test_a_reader_comes_to_an_end_while_records_keep_coming(kafka: str) -> None:
+    name = f"t-{uuid.uuid4().hex[:12]}"
+    admin = AdminClient({"bootstrap.servers": kafka})
+    admin.create_topics([NewTopic(name, num_partitions=1, replication_factor=1)])[name].result()
+    producer = ck.Producer({"bootstrap.servers": kafka, "linger.ms": 0})
+    done = threading.Event()
+
+    def feed() -> None:
+        number = 0
+        while not done.is_set():
+            producer.produce(name, b"{}", b"%d" % (number := number + 1))
+            producer.flush(10)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    topic = StateTopic(kafka, lambda _: name)
+    try:
+        wait_for("some records", lambda: topic.end(0) >= 10 or None)
+        before = topic.end(0)
+        assert topic.read(0).records >= before
+    finally:
+        done.set()
+        feeder.join()
+        topic.close()
+
+
 def test_the_end_of_the_state_topic_is_that_of_its_committed_records(
     running: Running, device: str
 ) -> None:
@@ -268,3 +296,4 @@ def test_the_end_of_the_state_topic_is_that_of_its_committed_records(
     assert topic.end(partition) == end
     assert topic.read(partition).keys == latest.keys
     producer.abort_transaction(10)
+    topic.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.models.rules import RuleError
@@ -38,8 +38,7 @@ blobs = st.sampled_from([b"{}", b'{"a":1}', b'{"b":2}'])
 states = st.builds(EntityState, few, few, ids, st.booleans(), blobs, few, few)
 ops = st.sampled_from(["register", "update", "deregister"])
 changes = st.builds(Change, few, ops, few, few, ids, few, st.booleans(), blobs)
-names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20)
-printable = names.filter(str.isprintable)
+printable = st.text('aZ0:;-/%é€😀"\\', min_size=1, max_size=20)
 merge_states, merge_changes = EntityStates().merge, Changes().merge
 
 
@@ -148,6 +147,11 @@ def test_the_snapshot_hash_depends_on_the_rows_and_not_on_their_order(
     assert snapshot_hash([*digests, digest(b"one more", b"")]) != snapshot_hash(digests)
 
 
+def test_a_digest_tells_keys_and_values_apart() -> None:
+    rows = [(b"a", b"1"), (b"a", b"2"), (b"b", b"1"), (b"", b"a1"), (b"a1", b"")]
+    assert len({digest(key, value) for key, value in rows}) == len(rows)
+
+
 def test_the_published_value_of_equal_states_has_equal_bytes() -> None:
     one = decide(None, read({"a": 1, "b": 2}), 0, NOW).state
     two = decide(None, read({"b": 2, "a": 1}), 5, NOW + 9).state
@@ -160,6 +164,7 @@ def read(attributes: dict[str, Any]) -> EntityEvent:
     return event
 
 
+@settings(deadline=None)  # a deadline would be an assertion on time
 @given(
     st.dictionaries(
         printable,
@@ -170,7 +175,7 @@ def read(attributes: dict[str, Any]) -> EntityEvent:
 )  # fmt: skip
 def test_an_event_as_it_travels_reads_as_it_was(attributes: dict[str, Any]) -> None:
     event = read_event(
-        {"op": "update", "version": 1, "attributes": attributes}, DEVICE, NOW, lambda: str(body)
+        {"op": "update", "version": 1, "attributes": attributes}, DEVICE, NOW, lambda: ""
     )
     if isinstance(event, list):
         assert "bytes as JSON" in event[0].reason

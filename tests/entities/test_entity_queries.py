@@ -302,6 +302,17 @@ async def test_a_history_over_the_bytes_of_an_answer_goes_on_in_the_next_page(
         rows[key] = type(change)(*(getattr(change, n) for n in change.__struct_fields__[:-1]), blob)
     found = await everything(two[0], f"{device(entity_id)}/history", 1_000)
     assert [each["version"] for each in found] == [5, 4, 3, 2, 1]
+    _, first = await two[0].get(f"{device(entity_id)}/history?limit=1000")
+    assert [each["version"] for each in first["events"]] == [5]
+
+
+async def test_an_entity_whose_history_is_past_its_retention_has_an_empty_one(
+    world: World, two: tuple[Worker, Worker]
+) -> None:
+    entity_id = owned_by("w2", world.owners)
+    world.put(entity_id, EntityState(1, NOW, "e", False, b"{}", NOW, 0))
+    status, answer = await two[0].get(f"{device(entity_id)}/history")
+    assert (status, answer["events"], answer["cursor"]) == (200, [], None)
 
 
 @pytest.mark.parametrize(
@@ -407,7 +418,8 @@ def test_merged_pages_leave_nothing_out(sources: list[tuple[list[str], int]], li
 
 def test_of_two_workers_that_speak_for_an_entity_the_newer_version_counts() -> None:
     pages = [Page([listed("a", 1)], None), Page([listed("a", 2)], None)]
-    assert [row.version for row in merged(pages, 5).rows] == [2]
+    for order in (pages, pages[::-1]):
+        assert [row.version for row in merged(order, 5).rows] == [2]
 
 
 def test_a_page_ends_at_its_bytes() -> None:

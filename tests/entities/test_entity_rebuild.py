@@ -66,6 +66,7 @@ async def test_topic_and_tables_that_agree_have_one_hash_over_all_workers(
     assert (report["entities"], report["partitions"], report["records"]) == (49, 4, 50)
     assert report["topic_hash"] == report["tables_hash"] != f"{0:032x}"
     assert (report["moved"], report["different"], report["worker"]) == (0, 0, "w1")
+    assert two[0].topic.closed == 1
     assert report["started_at"] == report["finished_at"] == NOW
     again = await rebuilt(two[1])
     assert again["tables_hash"] == report["tables_hash"]

@@ -266,6 +266,9 @@ class NoEntities:
     def stop(self) -> None:
         raise AssertionError
 
+    def close(self) -> None:
+        raise AssertionError
+
 
 @dataclass
 class Clock:

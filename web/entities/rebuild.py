@@ -65,6 +65,10 @@ class TopicReader(Protocol):
         """End a read that is under way in another thread."""
         ...
 
+    def close(self) -> None:
+        """There is no more to read for now."""
+        ...
+
 
 class _Rows(msgspec.Struct, frozen=True):
     """Digests of live entities of one partition; ``cursor`` None: it was the last page."""
@@ -144,6 +148,7 @@ class Rebuilds:
         except Exception:
             log.exception("the rebuild %s failed", report.id)
             done = report.failed("it met an error: see the worker's log")
+        await asyncio.to_thread(self._topic.close)
         self._keep(msgspec.structs.replace(done, finished_at=self._clock()))
 
     async def _compared(self, report: Report) -> Report:

@@ -25,41 +25,47 @@ class StateTopicError(Exception):
 
 
 class StateTopic:
-    """The committed records of ``entity-state``, one partition at a time."""
+    """The committed records of ``entity-state``, one partition at a time.
+
+    Used by one thread at a time; :meth:`stop` may come from another.
+    """
 
     def __init__(self, bootstrap: str, physical: Callable[[str], str]) -> None:
         """``bootstrap`` is ``host:port,host:port``; ``physical`` maps logical topic names."""
         self._bootstrap = bootstrap
         self._topic = physical(TOPIC)
+        self._consumer: ck.Consumer | None = None
         self._stopped = threading.Event()
 
     def stop(self) -> None:
         """The worker stops: a read that is under way ends with an error."""
         self._stopped.set()
 
+    def close(self) -> None:
+        """Leave the broker until the next read."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
+
     def end(self, partition: int) -> int:
         """Offset after the last committed record. Raises :class:`StateTopicError`."""
-        consumer = self._consumer()
+        wanted = ck.TopicPartition(self._topic, partition)
         try:
-            wanted = ck.TopicPartition(self._topic, partition)
             # With this isolation level the broker tells the last stable offset.
-            return consumer.get_watermark_offsets(wanted, timeout=REQUEST_S)[1]
+            return self._open().get_watermark_offsets(wanted, timeout=REQUEST_S)[1]
         except ck.KafkaException as exc:
             raise StateTopicError(f"the broker did not tell offsets: {exc.args[0].str()}") from exc
-        finally:
-            consumer.close()
 
     def read(self, partition: int) -> Latest:
         """Every committed record of the partition there is now. Raises :class:`StateTopicError`."""
-        latest = Latest()
-        consumer = self._consumer()
+        end, latest, consumer = self.end(partition), Latest(), self._open()
         try:
             consumer.assign([ck.TopicPartition(self._topic, partition, ck.OFFSET_BEGINNING)])
             deadline = time.monotonic() + STALL_S
             while True:
-                messages = consumer.consume(BATCH, 0.2)
+                messages = consumer.consume(BATCH, 0.1)
                 began = time.thread_time()
-                if self._take(latest, messages):
+                if self._take(latest, messages, end):
                     return latest
                 if self._stopped.is_set():
                     raise StateTopicError("the worker stops")
@@ -72,37 +78,43 @@ class StateTopic:
         except ck.KafkaException as exc:
             raise StateTopicError(f"{TOPIC}/{partition}: {exc.args[0].str()}") from exc
         finally:
-            consumer.close()
+            consumer.unassign()
 
     @staticmethod
-    def _take(latest: Latest, messages: list[ck.Message]) -> bool:
-        """Note the records; whether the end was among them."""
+    def _take(latest: Latest, messages: list[ck.Message], end: int) -> bool:
+        """Note the records; whether all below ``end`` are.
+
+        The client reports the end of a partition only when a fetch comes back empty, which
+        it never does while records keep coming; and what lies below the end may be markers
+        of transactions, which are never seen. So either sign will do.
+        """
         for message in messages:
-            error = message.error()
+            error, offset = message.error(), message.offset() or 0
             if error is not None:
                 if error.code() == ck.KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
                     return True
                 raise StateTopicError(f"{TOPIC}/{message.partition()}: {error.str()}")
             key, value = message.key(), message.value()
-            if not isinstance(key, bytes):
-                continue  # compaction refuses records without a key: not one of ours
-            told = None if value is None else digest(key, value)
-            latest.keys[key] = (told, message.offset() or 0)
-            latest.records += 1
+            if isinstance(key, bytes):  # compaction refuses records without one
+                latest.keys[key] = (None if value is None else digest(key, value), offset)
+                latest.records += 1
             if len(latest.keys) > KEYS_MAX:
                 raise StateTopicError(f"a partition of {TOPIC} has more than {KEYS_MAX} keys")
-        return False
+        return bool(messages) and (messages[-1].offset() or 0) >= end - 1
 
-    def _consumer(self) -> ck.Consumer:
-        return ck.Consumer(
-            {
-                "bootstrap.servers": self._bootstrap,
-                "group.id": f"{self._topic}-rebuild",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "earliest",
-                "enable.partition.eof": True,
-                "queued.max.messages.kbytes": 8_192,
-                "log_level": 0,
-            }
-        )
+    def _open(self) -> ck.Consumer:
+        if self._consumer is None:
+            self._consumer = ck.Consumer(
+                {
+                    "bootstrap.servers": self._bootstrap,
+                    "group.id": f"{self._topic}-rebuild",
+                    "enable.auto.commit": False,
+                    "isolation.level": "read_committed",
+                    "auto.offset.reset": "earliest",
+                    "enable.partition.eof": True,
+                    "fetch.wait.max.ms": 50,
+                    "queued.max.messages.kbytes": 8_192,
+                    "log_level": 0,
+                }
+            )
+        return self._consumer
