@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from aiohttp import web
 
+from app.engine.lanes import NO_WATERMARK
 from app.engine.query import NotOwnedError, NotReadyError, Queries
 from app.models.rules import KEY_MAX
 from tables.lanes import EVERY, LANES_TABLE
@@ -48,7 +49,7 @@ class _Page(NamedTuple):
 class UserAnswer(msgspec.Struct, frozen=True):
     """Sessions of a user, oldest first, as the owner has committed them.
 
-    ``watermark_ms``: how far the sources that fed them have come (null: all are silent).
+    ``watermark_ms``: how far the sources that fed them have come (null: they are silent).
     ``staleness_ms``: age of the oldest change that is not in the answer.
     """
 
@@ -184,14 +185,18 @@ class SessionQueries:
         )
 
     def _watermark_ms(self, partition: int, sessions: Sequence[Session]) -> int | None:
-        """How far the lanes that feed the user have come at least; None: none is awake."""
+        """How far the lanes that feed the user have come at least.
+
+        None: all of them are silent, or one was never heard of.
+        """
         table = self._queries.table(SESSIONS_TOPIC, partition, LANES_TABLE)
         lanes = sorted({lane for each in sessions for lane in each.lanes if lane not in EVERY})
         sources = range(len(self._queries.owners(SOURCE_TOPIC)))
         keys = [f"{source}/{lane}".encode() for lane in lanes for source in sources][:MARKS_MAX]
         marks = (table.get(key) for key in keys)
         awake = (mark.watermark_ms for mark in marks if mark is not None and not mark.idle)
-        return min(awake, default=None)
+        least = min(awake, default=NO_WATERMARK)
+        return None if least == NO_WATERMARK else least
 
 
 def _after(query: Mapping[str, str]) -> int | None:

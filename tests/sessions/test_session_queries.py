@@ -1,0 +1,325 @@
+"""Sessions over HTTP: from any worker, one hop, bounded, honest about what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
+
+from agents.topics import SESSION_PARTIALS
+from app.engine.driver import Driver
+from app.engine.epoch import TaskId
+from app.engine.partitioner import partition_for
+from app.engine.query import NotOwnedError, NotReadyError, Owner
+from app.engine.task import CommittedRows
+from tests.sessions.sessions_driver import HOUR, MINUTE, TEN, Rig, at, event, users
+from tests.web.fakes import Cluster, MemoryQueries, cluster_of
+from web.peers import FORWARDED, Peers
+from web.problem import problems
+from web.queries.sessions import SessionRoom
+
+PATH = "/api/v1/sessions"
+PARTITIONS = 4
+
+
+class SessionRows(MemoryQueries):
+    """One worker's view of tables that the driver keeps."""
+
+    def __init__(self, worker: str, cluster: Cluster, driver: Driver) -> None:
+        super().__init__(worker, cluster)
+        self._driver = driver
+
+    def _owner(self, topic: str, partition: int) -> Owner:
+        assert topic in ("session-partials", "log-events")
+        owner = self._cluster.owners[partition]
+        return Owner(partition, self._cluster.urls.get(owner or ""), owner == self._worker)
+
+    def table(self, topic: str, partition: int, name: str) -> Any:
+        if not self._owner(topic, partition).local:
+            raise NotOwnedError(f"{partition} is elsewhere")
+        if partition in self._cluster.restoring:
+            raise NotReadyError(f"{topic}/{partition} is being restored")
+        return CommittedRows(self._driver.tasks[TaskId(topic, partition)].table(name))
+
+    def staleness_ms(self, topic: str, partition: int) -> int:  # noqa: ARG002 - the port's signature
+        return 7
+
+
+@dataclass
+class Worker:
+    """A running web server."""
+
+    client: TestClient[web.Request, web.Application]
+
+    async def json(self, path: str, status: int = 200, **headers: str) -> Any:
+        async with self.client.get(path, headers=headers) as response:
+            body = await response.json(content_type=None)
+            assert response.status == status, body
+            return body
+
+
+@asynccontextmanager
+async def serving(rig: Rig, cluster: Cluster, name: str) -> AsyncIterator[Worker]:
+    peers = Peers(name)
+    app = web.Application(middlewares=[problems])
+    queries = SessionRows(name, cluster, rig.driver)
+    SessionRoom(queries, rig.specs, rig.driver.clock.now_ms).install(app, peers)
+    server = TestServer(app)
+    async with TestClient(server) as client:
+        await peers.open()
+        cluster.urls[name] = str(server.make_url("")).rstrip("/")
+        try:
+            yield Worker(client)
+        finally:
+            await peers.close()
+
+
+@asynccontextmanager
+async def two(rig: Rig, cluster: Cluster) -> AsyncIterator[tuple[Worker, Worker]]:
+    async with serving(rig, cluster, "w1") as first, serving(rig, cluster, "w2") as second:
+        yield first, second
+
+
+def rig_of(now_ms: int = TEN, **changes: Any) -> Rig:
+    return Rig(specs=(users(**changes), users(name="other")), partitions=PARTITIONS, now_ms=now_ms)
+
+
+def owned_by(worker: str, cluster: Cluster) -> str:
+    names = (f"u{n}" for n in range(1_000))
+    return next(n for n in names if cluster.owners[partition_for(n.encode(), 4)] == worker)
+
+
+async def test_any_worker_answers_for_any_user_as_documented():
+    rig, cluster = rig_of(), cluster_of("w1", "w2")
+    user = owned_by("w1", cluster)
+    rig.feed([event(at("08:00"), user, "/view"), event(at("08:10"), user, "/cart")])
+    rig.at("10:00", user=user)
+    rig.time("10:00")
+    async with two(rig, cluster) as (first, second):
+        answer = await first.json(f"{PATH}/{user}")
+        assert await second.json(f"{PATH}/{user}") == answer
+        closed, opened = answer.pop("sessions")
+        assert answer == {
+            "user": user,
+            "type": "users",
+            "cursor": None,
+            "watermark_ms": at("10:00"),
+            "partition": partition_for(user.encode(), PARTITIONS),
+            "worker": "w1",
+            "staleness_ms": 7,
+        }
+        said = next(s for s in rig.closed() if s["type"] == "users")
+        assert closed == {
+            "id": said["id"],
+            "start": at("08:00"),
+            "end": at("08:10"),
+            "duration_ms": 10 * MINUTE,
+            "count": 2,
+            "pages": 2,
+            "steps": ["view", "cart"],
+            "converted": False,
+            "state": "closed",
+            "revision": 1,
+            "updated_ms": closed["updated_ms"],
+        }
+        assert (opened["state"], opened["revision"], opened["count"]) == ("open", 0, 1)
+
+
+async def test_active_sessions_are_the_open_ones_until_their_time_to_live_is_over():
+    rig, cluster = rig_of(active_ttl_ms=10 * MINUTE), cluster_of("w1", "w2")
+    user = owned_by("w2", cluster)
+    rig.at("08:00", "10:00", user=user)
+    rig.time("10:00")
+    async with two(rig, cluster) as workers:
+        for worker in workers:
+            answer = await worker.json(f"{PATH}/active/{user}")
+            assert [s["start"] for s in answer["sessions"]] == [at("10:00")]
+            await worker.json(f"{PATH}/active/nobody", 404)
+        rig.silence(11 * MINUTE, MINUTE)
+        assert rig.held(user)[-1] == (0, 0, 1)
+        assert rig.open() == 1  # forgotten as active, yet an event may still join it
+        for worker in workers:
+            await worker.json(f"{PATH}/active/{user}", 404)
+
+
+async def test_a48_6_the_active_count_of_all_workers_returns_to_0():
+    rig, cluster = rig_of(), cluster_of("w1", "w2")
+    rig.feed([event(TEN, f"u{n}") for n in range(50)])
+    async with two(rig, cluster) as workers:
+        for worker in workers:
+            assert (await worker.json(f"{PATH}/analytics"))["open"] == 50
+        rig.silence(40 * MINUTE)
+        for worker in workers:
+            answer = await worker.json(f"{PATH}/analytics")
+            assert (answer["open"], answer["total"]["sessions"]) == (0, 50)
+
+
+async def test_a48_2_analytics_follow_a_merge_from_two_sessions_to_one():
+    rig, cluster = rig_of(TEN + 2 * HOUR), cluster_of("w1", "w2")
+    rig.at("10:00", "10:40")
+    rig.time("11:30")
+    path = f"{PATH}/analytics?from={at('10:00')}&to={at('12:00')}"
+    async with two(rig, cluster) as (first, second):
+        before = await first.json(path)
+        assert [b["start"] for b in before["buckets"]] == [at("10:00")]
+        assert (before["total"]["sessions"], before["total"]["avg_duration_ms"]) == (2, 0)
+        rig.at("10:20")
+        after = await second.json(path)
+        assert after["total"]["sessions"] == 1
+        assert after["total"]["events"] == 3
+        assert after["total"]["avg_duration_ms"] == 40 * MINUTE
+        assert (after["partial"], after["missing"]) == (False, [])
+
+
+async def test_analytics_count_conversions_by_step():
+    rig, cluster = rig_of(TEN + HOUR), cluster_of("w1")
+    for user, taken in (("a", 3), ("b", 2), ("c", 1), ("d", 0)):
+        for n, step in enumerate(("/view", "/cart", "/purchase")[:taken] or ("/x",)):
+            rig.feed([event(at("10:00") + n * MINUTE, user, step)])
+    rig.time("11:00")
+    async with serving(rig, cluster, "w1") as worker:
+        answer = await worker.json(f"{PATH}/analytics?from=-2h&to=now")
+        assert answer["steps"] == ["view", "cart", "purchase"]
+        assert answer["total"]["reached"] == [3, 2, 1]
+        assert answer["total"]["converted"] == 1
+        assert answer["total"]["conversion_rate"] == 0.25
+
+
+async def test_the_type_selects_the_kind_of_session_and_an_unknown_one_is_400():
+    rig, cluster = rig_of(TEN + HOUR, gap_ms=HOUR), cluster_of("w1")
+    rig.at("10:00", "10:40")
+    async with serving(rig, cluster, "w1") as worker:
+        assert len((await worker.json(f"{PATH}/u"))["sessions"]) == 1
+        assert len((await worker.json(f"{PATH}/u?type=other"))["sessions"]) == 2
+        for path in ("u", "active/u", "analytics"):
+            answer = await worker.json(f"{PATH}/{path}?type=none", 400)
+            assert "expected one of users, other" in answer["detail"]
+
+
+async def test_sessions_come_in_pages_and_ranges_of_their_starts():
+    rig, cluster = rig_of(TEN + 5 * HOUR), cluster_of("w1", "w2")
+    user = owned_by("w2", cluster)
+    starts = [at(f"{hour}:00") for hour in range(10, 15)]
+    rig.feed([event(start, user) for start in starts])
+    async with two(rig, cluster) as (first, _):
+        seen, query = [], "limit=2"
+        while query:
+            page = await first.json(f"{PATH}/{user}?{query}")
+            seen += [s["start"] for s in page["sessions"]]
+            query = f"limit=2&cursor={page['cursor']}" if page["cursor"] else ""
+        assert seen == starts
+        within = await first.json(f"{PATH}/{user}?from={starts[1]}&to={starts[3]}")
+        assert [s["start"] for s in within["sessions"]] == starts[1:3]
+        assert (await first.json(f"{PATH}/{user}?from={starts[4] + 1}"))["sessions"] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("?from=5&to=5", "from"),
+        ("?from=yesterday", "from"),
+        ("?limit=0", "limit"),
+        ("?limit=1001", "limit"),
+        ("?cursor=%21", "cursor"),
+        ("?cursor=YWJj", "cursor"),
+    ],
+)
+async def test_a_bad_parameter_is_400_and_named(query: str, field: str):
+    rig, cluster = rig_of(), cluster_of("w1")
+    async with serving(rig, cluster, "w1") as worker:
+        answer = await worker.json(f"{PATH}/u{query}", 400)
+        assert answer["errors"][0]["field"] == field
+        assert answer["type"] == "urn:headrace:problem:invalid-request"
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "a%1Fb", "%00"])
+async def test_a_user_that_no_event_can_have_is_400(name: str):
+    rig, cluster = rig_of(), cluster_of("w1")
+    async with serving(rig, cluster, "w1") as worker:
+        for path in (f"{PATH}/{name}", f"{PATH}/active/{name}"):
+            assert (await worker.json(path, 400))["errors"][0]["field"] == "userId"
+
+
+async def test_a_range_of_sums_that_is_too_wide_is_400_and_says_the_limit():
+    rig, cluster = rig_of(), cluster_of("w1")
+    async with serving(rig, cluster, "w1") as worker:
+        answer = await worker.json(f"{PATH}/analytics?from=-33d&to=now", 400)
+        assert "ask for at most 31 days" in answer["detail"]
+        assert (await worker.json(f"{PATH}/analytics?from=-30d"))["total"]["sessions"] == 0
+
+
+@pytest.mark.parametrize("user", ["a b/ü?x#y", "a/b", "a%2Fb", "10.0.0.1", "::1"])
+async def test_a_user_with_any_characters_is_found_when_encoded(user: str):
+    rig, cluster = rig_of(), cluster_of("w1", "w2")
+    rig.at("10:00", user=user)
+    async with two(rig, cluster) as workers:
+        for worker in workers:
+            for path in (PATH, f"{PATH}/active"):
+                url = (
+                    str(worker.client.make_url("/")).rstrip("/") + f"{path}/{quote(user, safe='')}"
+                )
+                async with worker.client.session.get(URL(url, encoded=True)) as response:
+                    assert (await response.json(content_type=None)).get("user") == user
+
+
+async def test_unknown_users_are_404_and_restoring_ones_503_for_them_alone():
+    rig, cluster = rig_of(), cluster_of("w1", "w2")
+    near, far = owned_by("w1", cluster), owned_by("w2", cluster)
+    rig.at("10:00", user=near)
+    rig.at("10:00", user=far)
+    async with two(rig, cluster) as (first, _):
+        await first.json(f"{PATH}/nobody", 404)
+        cluster.restoring = {partition_for(near.encode(), PARTITIONS)}
+        await first.json(f"{PATH}/{near}", 503)
+        await first.json(f"{PATH}/{far}")
+        sums = await first.json(f"{PATH}/analytics")
+        assert (sums["partial"], sums["missing"]) == (True, ["w1"])
+        cluster.restoring = {partition_for(far.encode(), PARTITIONS)}
+        await first.json(f"{PATH}/{far}", 503)
+        sums = await first.json(f"{PATH}/analytics")
+        assert (sums["partial"], sums["missing"]) == (True, ["w2"])
+
+
+async def test_a_user_without_an_owner_is_503_and_an_owner_that_is_gone_504():
+    rig, cluster = rig_of(), cluster_of("w1", "w2")
+    user = owned_by("w2", cluster)
+    async with serving(rig, cluster, "w1") as worker:
+        await worker.json(f"{PATH}/{user}", 503)  # w2 has no address yet
+        cluster.urls["w2"] = "http://127.0.0.1:9"
+        answer = await worker.json(f"{PATH}/active/{user}", 504)
+        assert answer["type"] == "urn:headrace:problem:owner-unreachable"
+        sums = await worker.json(f"{PATH}/analytics")
+        assert (sums["partial"], sums["missing"]) == (True, ["http://127.0.0.1:9"])
+
+
+async def test_a_forwarded_question_is_not_passed_on_again():
+    rig, cluster = rig_of(), cluster_of("w1", "w2")
+    user = owned_by("w2", cluster)
+    rig.at("10:00", user=user)
+    async with two(rig, cluster) as (first, _):
+        await first.json(f"{PATH}/{user}", 503, **{FORWARDED: "w3"})
+        mine = await first.json(f"{PATH}/analytics", **{FORWARDED: "w3"})
+        assert (mine["open"], mine["partial"]) == (0, False)
+
+
+async def test_a_worker_without_sessions_says_so():
+    rig, cluster = rig_of(), cluster_of("w1")
+    rig.specs = ()
+    async with serving(rig, cluster, "w1") as worker:
+        answer = await worker.json(f"{PATH}/u", 404)
+        assert "declares no sessions" in answer["detail"]
+
+
+def test_the_partials_of_users_and_their_rows_are_on_one_partition():
+    rig = rig_of()
+    rig.at("10:00", user="anna")
+    partition = partition_for(b"anna", PARTITIONS)
+    task = rig.driver.tasks[TaskId(SESSION_PARTIALS, partition)]
+    assert CommittedRows(task.table("sessions_users")).get(b"anna") is not None
