@@ -79,10 +79,11 @@ class Inbox:
 
     def done(self, task: TaskId, size: int) -> set[TaskId]:
         """A delivery was processed or dropped; the partitions that may be fetched again."""
-        held_bytes, deliveries = self._held.pop(task)
-        self.held_bytes -= size
+        held_bytes, deliveries = self._held.pop(task, (0, 0))
+        freed = min(size, held_bytes)  # what came before a clear is not counted any more
+        self.held_bytes -= freed
         if deliveries > 1:
-            self._held[task] = held_bytes - size, deliveries - 1
+            self._held[task] = held_bytes - freed, deliveries - 1
         if not self._paused:
             return set()
         roomy = self.held_bytes <= self._resume_at

@@ -76,6 +76,16 @@ def test_a_halted_partition_stays_paused_until_it_is_started_anew() -> None:
     assert (inbox.paused, inbox.held_bytes) == (set(), 0)
 
 
+def test_what_came_before_a_clear_frees_nothing() -> None:
+    inbox = Inbox(BOUND)
+    inbox.add(A, 300)
+    inbox.clear()
+    assert inbox.done(A, 300) == set()
+    inbox.add(A, 100)
+    inbox.done(A, 300)
+    assert inbox.held_bytes == 0
+
+
 moves = st.lists(st.tuples(st.sampled_from(TASKS), st.integers(0, FETCH_MAX), st.booleans()))
 
 
