@@ -11,12 +11,13 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from agents.topics import DEAD_LETTERS, LATE_EVENTS
+from agents.topics import DEAD_LETTERS, LATE_EVENTS, LOG_EVENTS
 from tests.system.harness import (
     CHECKOUT,
     WINDOW_MS,
@@ -146,6 +147,20 @@ def test_two_workers_share_the_load_and_answer_for_any_key(
         assert len(set(answers)) == 1
         owners.add(answers[0])
     assert len(owners) == 2
+
+    def standing(worker: Worker) -> list[tuple[object, ...]] | None:
+        """Topic, partition, owner and committed offset of each row, once nothing is behind."""
+        status, answer = worker.get("/api/v1/consumers")
+        assert (status, answer["partial"]) == (200, False), answer
+        rows = answer["rows"]
+        if any(row["lag"] != 0 or row["position"] != row["committed"] for row in rows):
+            return None
+        return [(row["topic"], row["partition"], row["owner"], row["committed"]) for row in rows]
+
+    first, second = (wait_for("nothing is behind", partial(standing, each)) for each in workers)
+    assert first == second
+    assert {owner for _, _, owner, _ in first} == {f"http://127.0.0.1:{w.port}" for w in workers}
+    assert sum(at for topic, _, _, at in first if topic == LOG_EVENTS) == 20_000
 
 
 def test_a39_1_a_posted_event_is_in_its_window_under_the_answered_id(
