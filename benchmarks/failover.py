@@ -134,8 +134,14 @@ def _current(member: Member) -> bool | None:
     return (found is not None and float(found[1]) == 0) or None
 
 
-def _log(member: Member) -> str:
+def logged(member: Member) -> str:
+    """The log of the member's process."""
     return member.worker.log.read_text(errors="replace")
+
+
+def restores(log: str) -> list[tuple[int, float]]:
+    """Records read and seconds taken, of each restore that a worker's log tells of."""
+    return [(int(records), float(seconds)) for records, seconds in _RESTORED.findall(log)]
 
 
 def _beyond(load: Load, events: int) -> bool | None:
@@ -160,7 +166,7 @@ def measure(workers: Fleet, victim: Member, heir: Member, case: Case) -> Failove
     """Kill the victim, and see its partitions go on with the heir."""
     wait_for("metrics of all partitions", lambda: _divided(workers) or None)
     orphans = _owned(victim)
-    restores, said = len(_RESTORED.findall(_log(heir))), len(_log(heir))
+    sofar, said = len(restores(logged(heir))), len(logged(heir))
     group = Group(workers.cluster)
     wall_clock = datetime.now(UTC)
     killed = time.monotonic()
@@ -171,8 +177,8 @@ def measure(workers: Fleet, victim: Member, heir: Member, case: Case) -> Failove
     before = {tp: at for tp, at in workers.committed().items() if tp in orphans}
     wait_for("the orphans have committed", lambda: workers.beyond(before))
     committed_s = time.monotonic() - killed
-    records, restore_s = _RESTORED.findall(_log(heir))[restores]
-    noticed = _NOTICED.search(_log(heir), said)
+    records, restore_s = restores(logged(heir))[sofar]
+    noticed = _NOTICED.search(logged(heir), said)
     at = wall_clock if noticed is None else _stamp(noticed[1])
     return Failover(
         case.standbys,
@@ -181,8 +187,8 @@ def measure(workers: Fleet, victim: Member, heir: Member, case: Case) -> Failove
         (at - wall_clock).total_seconds(),
         committed_s,
         committed_s - detected_s,
-        float(restore_s),
-        int(records),
+        restore_s,
+        records,
         os.getloadavg()[0],
     )
 

@@ -87,7 +87,7 @@ class Restorer:
             "auto.offset.reset": "earliest",
             "enable.partition.eof": True,
             "fetch.queue.backoff.ms": 5,
-            "fetch.wait.max.ms": 100,
+            "fetch.wait.max.ms": 20,
             "queued.max.messages.kbytes": 32_768,
         }
 

@@ -94,12 +94,12 @@ class Starter:
     def _restore(
         self, tasks: Sequence[Task], progress: Progress, cancelled: Callable[[], bool]
     ) -> Mapping[TaskId, Start]:
-        for task in tasks:
-            if task.store is not None and task.store.damaged:
+        for each in tasks:
+            if each.store is not None and each.store.damaged:
                 logger.warning(
-                    "%s: its state is corrupt: set aside, rebuilt from the changelog", task.id
+                    "%s: its state is corrupt: set aside, rebuilt from the changelog", each.id
                 )
-                task.store.reset()
+                each.store.reset()
         points = self._restorer.start_points((t.id for t in tasks), progress, cancelled)
         stores = {
             task.id: (self._config.physical(task.spec.changelog or ""), task.store)

@@ -82,9 +82,9 @@ class World:
     def topic(self, name: str) -> str:
         return f"{self.namespace}.{name}"
 
-    def task(self) -> Task:
-        """The task, its store opened in the one folder it always has."""
-        store = Store.open(self.data_dir / "0", [COUNTS.identity], self._memory)
+    def task(self, folder: str = "0") -> Task:
+        """The task, its store opened in the one folder it always has, or in another."""
+        store = Store.open(self.data_dir / folder, [COUNTS.identity], self._memory)
         task = Task(SOURCE, counting_agent(), store)
         self._tasks.append(task)
         return task
