@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -251,30 +252,35 @@ def test_a43_5_after_a_forced_compaction_a_reader_from_0_finds_each_live_key_and
     assert (report["state"], report["different"]) == ("equal", 0), report
 
 
-def test_a_reader_comes_to_an_end_while_records_keep_coming(kafka: str) -> None:
+def test_a_reader_comes_to_an_end_while_transactions_keep_coming(kafka: str) -> None:
     name = f"t-{uuid.uuid4().hex[:12]}"
     admin = AdminClient({"bootstrap.servers": kafka})
     admin.create_topics([NewTopic(name, num_partitions=1, replication_factor=1)])[name].result()
-    producer = ck.Producer({"bootstrap.servers": kafka, "linger.ms": 0})
+    topic = StateTopic(kafka, lambda _: name)
     done = threading.Event()
 
-    def feed() -> None:
-        number = 0
+    def feed(feeder: int) -> None:
+        # Several, so that there is always a record to fetch before a fetch gives up.
+        producer = ck.Producer(
+            {"bootstrap.servers": kafka, "transactional.id": f"{name}-{feeder}", "linger.ms": 0}
+        )
+        producer.init_transactions(10)
         while not done.is_set():
-            producer.produce(name, b"{}", b"%d" % (number := number + 1))
-            producer.flush(10)
+            producer.begin_transaction()
+            producer.produce(name, b"{}", b"%d" % feeder)
+            producer.commit_transaction(10)
 
-    feeder = threading.Thread(target=feed)
-    feeder.start()
-    topic = StateTopic(kafka, lambda _: name)
-    try:
-        wait_for("some records", lambda: topic.end(0) >= 10 or None)
-        before = topic.end(0)
-        assert topic.read(0).records >= before
-    finally:
-        done.set()
-        feeder.join()
-        topic.close()
+    with ThreadPoolExecutor(5) as threads:
+        feeders = [threads.submit(feed, number) for number in range(4)]
+        try:
+            wait_for("some records", lambda: topic.end(0) >= 20 or None)
+            assert threads.submit(topic.read, 0).result(30).records >= 10
+        finally:
+            topic.stop()
+            done.set()
+            for each in feeders:
+                each.result(30)
+    topic.close()
 
 
 def test_the_end_of_the_state_topic_is_that_of_its_committed_records(
