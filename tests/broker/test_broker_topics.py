@@ -3,6 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from confluent_kafka.cimpl import NewTopic
 
 from app.broker.errors import BrokerError
 from app.broker.topics import TopicMismatchError, ensure_topics, load_catalogue
@@ -56,6 +57,20 @@ def test_another_count_than_the_existing_topics_is_an_error_that_says_what_to_do
     assert "HEADRACE_PARTITIONS=2" in text
     assert "HEADRACE_NAMESPACE" in text
     assert ensure(kafka, namespace, 2) == ensure(kafka, namespace, 2)
+
+
+@pytest.mark.broker
+def test_a_changelog_with_another_count_than_its_source_is_an_error_and_nothing_is_made(
+    kafka, namespace
+):
+    admin = AdminClient({"bootstrap.servers": kafka})
+    wrong = f"{namespace}.window-partials-changelog"
+    admin.create_topics([NewTopic(wrong, 3, 1)])[wrong].result(30)
+    with pytest.raises(TopicMismatchError) as caught:
+        ensure(kafka, namespace, 2)
+    assert (caught.value.topic, caught.value.has, caught.value.wants) == (wrong, 3, 2)
+    there = admin.list_topics(timeout=10).topics
+    assert [each for each in there if each.startswith(f"{namespace}.")] == [wrong]
 
 
 @pytest.mark.broker
