@@ -1,9 +1,11 @@
-"""Agent of ``window-partials``: merges partials into the windows' tables."""
+"""Agent of ``window-partials``: merges partials into the windows' tables, and closes windows."""
 
 from __future__ import annotations
 
 from agents.topics import DEAD_LETTERS, LATE_EVENTS, WINDOW_CHANGELOG, WINDOW_PARTIALS
-from agents.windows.merge import MergeWindows, RetentionTick, merge_tables
+from agents.windows.closing import ClosingTick
+from agents.windows.merge import MergeWindows, merge_tables
+from agents.windows.retention import RetentionTick
 from app.engine.spec import AgentSpec
 from tables.windows.spec import WindowSpec
 
@@ -18,4 +20,5 @@ def windows_agent(windows: tuple[WindowSpec, ...]) -> AgentSpec:
         tables=merge_tables(windows),
         changelog=WINDOW_CHANGELOG,
         tick=RetentionTick(windows),
+        on_time=ClosingTick(windows),
     )

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
 
 import msgspec
 
+from agents.windows.agenda import Agenda
 from agents.windows.repartition import PartialKey, decode_partial
+from agents.windows.updates import updates_of
 from app.engine.batch import RecordBatch
 from app.engine.chunks import Chunk, LaneMark, decode_chunk, lane_key
 from app.engine.effects import Effects, Reject, TableSpec, View
 from app.engine.lanes import LIVE, lane_id
-from app.engine.query import CommittedTable
-from tables.lanes import LANES_TABLE, lanes_table
-from tables.windows.keys import row_key
+from tables.lanes import EVERY, LANES_TABLE, lane_of, lanes_table
+from tables.timers import TIMERS_TABLE, timers_table
+from tables.windows.finals import finals_table
+from tables.windows.keys import parse_row_key, row_key
+from tables.windows.progress import PROGRESS_TABLE, progress_table
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats, merge_stats
 
@@ -22,31 +26,44 @@ REASON_MAX = 300
 SOURCE_MAX = 1 << 16
 """Bound of source partitions: a lane key beyond it was written by something else."""
 
-SWEEP_ROWS = 200
-"""Rows one tick looks at per table: at 40 µs for the widest, no tick stalls the event loop."""
-
 
 def merge_tables(specs: tuple[WindowSpec, ...]) -> tuple[TableSpec, ...]:
-    """Tables of the global stage: one per window, and the marks of the lanes."""
-    return (*(spec.table() for spec in specs), lanes_table())
+    """Tables of the global stage: one per window, and those that close them."""
+    return (
+        *(spec.table() for spec in specs),
+        lanes_table(),
+        timers_table(),
+        progress_table(),
+        finals_table(),
+    )
+
+
+Rows = Mapping[str, Mapping[bytes, WindowStats]]
+"""Partials by window name and row key."""
 
 
 class _ForeignError(ValueError):
     """A chunk of the right shape that no local stage of these windows wrote."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MergeWindows:
     """Engine step of ``window-partials``: each record is a chunk of partials and lane marks.
 
     Partials are added to their rows whatever the state of the window: lateness was decided
-    by the local half. A chunk counts entirely or, rejected, not at all.
+    by the local half. A chunk counts entirely or, rejected, not at all. A pane that a lane
+    feeds for the first time sets the timer of the earliest window that holds it; so does one
+    whose first window may have been closed, which is then written anew.
     """
 
     specs: tuple[WindowSpec, ...]
+    _by_name: dict[str, WindowSpec] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_name", {spec.name: spec for spec in self.specs})
 
     def __call__(self, batch: RecordBatch, view: View, now_ms: int) -> Effects:  # noqa: ARG002 - the contract's signature
-        """Updates of the windows' tables and of the lane marks."""
+        """Updates of the windows' tables, of the lane marks and of the timers."""
         effects = Effects()
         rows: dict[str, dict[bytes, WindowStats]] = {spec.name: {} for spec in self.specs}
         marks: dict[bytes, LaneMark] = {}
@@ -65,10 +82,31 @@ class MergeWindows:
                 sofar = table.get(row)
                 table[row] = stats if sofar is None else merge_stats(sofar, stats)
             effects.applied += 1
+        agenda = Agenda(view)
+        self._set_timers(agenda, rows, view)
         effects.updates = {name: dict(table) for name, table in rows.items() if table}
         if marks:
-            effects.updates[LANES_TABLE] = dict(marks)
+            effects.updates[LANES_TABLE] = {**marks}
+        if agenda.wanted:
+            effects.updates[TIMERS_TABLE] = {**agenda.wanted}
+        if progress := agenda.changes():
+            effects.updates[PROGRESS_TABLE] = {**progress}
+        for spec in self.specs:
+            if spec.emit == "updates":
+                effects.outputs += updates_of(spec, rows[spec.name], view, batch.partition)
+        effects.time_moved = bool(marks or agenda.wanted)
         return effects
+
+    def _set_timers(self, agenda: Agenda, rows: Rows, view: View) -> None:
+        for name, partials in rows.items():
+            spec = self._by_name[name]
+            if not spec.closes or not partials:
+                continue
+            get = view.table(name).get
+            for row, partial in partials.items():
+                if partial.count:
+                    held = get(row)
+                    _set_timer(agenda, spec, row, partial, () if held is None else held.lanes)
 
     def _read(self, raw: bytes | None) -> tuple[Chunk, list[tuple[PartialKey, WindowStats]]]:
         if raw is None:
@@ -80,57 +118,34 @@ class MergeWindows:
             if lane != LIVE and lane_id(lane.encode()) != lane:
                 raise _ForeignError(f"no lane has the id {lane[:64]!r}")
         partials = [decode_partial(partial) for partial in chunk.partials]
-        names = {spec.name for spec in self.specs}
-        for (name, _, _), _ in partials:
-            if name not in names:
-                known = ", ".join(sorted(names))
+        for (name, _, start), _ in partials:
+            spec = self._by_name.get(name)
+            if spec is None:
+                known = ", ".join(sorted(self._by_name))
                 raise _ForeignError(f"no window is named {name[:64]!r}; configured: {known}")
+            if start % spec.advance_ms:
+                raise _ForeignError(f"window {name} has no pane that starts at {start}")
         return chunk, partials
 
 
-@dataclass(slots=True)
-class RetentionTick:
-    """Engine tick of ``window-partials``: removes rows not updated for their retention.
+def _set_timer(
+    agenda: Agenda, spec: WindowSpec, row: bytes, partial: WindowStats, known: tuple[str, ...]
+) -> None:
+    """Set the timer of the earliest window that holds the pane, where there may be none.
 
-    Each tick looks at the next :data:`SWEEP_ROWS` rows of each table and starts over at
-    the end. Where it stands is a hint kept in memory; it decides when a row is looked at,
-    never whether it goes. A lane's mark stays as long as the longest retention.
+    ``known``: lanes that have fed the row before. Their timers are set, unless they fired.
     """
-
-    specs: tuple[WindowSpec, ...]
-    rows_per_tick: int = SWEEP_ROWS
-    _next: dict[tuple[int, str], bytes] = field(default_factory=dict)
-
-    def __call__(self, partition: int, view: View, now_ms: int) -> Effects:
-        """Deletes of expired rows, a bounded slice per table."""
-        effects = Effects()
-        ages = {spec.name: spec.retention_ms for spec in self.specs}
-        ages[LANES_TABLE] = max(ages.values(), default=0)
-        for name, retention_ms in ages.items():
-            expired = self._sweep(partition, view, name, now_ms - retention_ms)
-            if expired:
-                effects.deletes[name] = expired
-        return effects
-
-    def _sweep(self, partition: int, view: View, name: str, oldest_ms: int) -> list[bytes]:
-        # The engine's tables offer range() to steps as well as to queries; without it a
-        # sweep could only ever see the first rows.
-        table = view.table(name)
-        rows = cast("CommittedTable", table).range(
-            self._next.get((partition, name), b""), None, limit=self.rows_per_tick
-        )
-        expired, seen, last = [], 0, b""
-        for key, state in rows:
-            seen, last = seen + 1, key
-            # A committed row may have been updated since: ask again for what the next
-            # batch would see.
-            if _touched_ms(state) < oldest_ms and _touched_ms(table.get(key)) < oldest_ms:
-                expired.append(key)
-        self._next[partition, name] = last + b"\x00" if seen == self.rows_per_tick else b""
-        return expired
-
-
-def _touched_ms(state: WindowStats | LaneMark | None) -> int:
-    if state is None:
-        return 0
-    return state.updated_ms if isinstance(state, WindowStats) else state.seen_ms
+    if partial.lanes == known and len(known) == 1:
+        lanes = {lane_of(known[0])}  # nearly every row: one lane, and the same
+        fresh = False
+    else:
+        # A row of too many lanes waits for all there are: that begins with the live one.
+        lanes = {LIVE} if partial.lanes == EVERY else set(map(lane_of, partial.lanes))
+        fresh = not lanes <= set(map(lane_of, known))
+    fired_ms = min(agenda.progress(lane).fired_ms for lane in lanes) if not fresh else 0
+    key, pane_ms = parse_row_key(row)
+    start_ms = spec.first_start_ms(pane_ms)
+    due_ms = spec.due_ms(start_ms)
+    if fresh or fired_ms >= due_ms:
+        for lane in lanes:
+            agenda.set(lane, due_ms, (spec.name, key, start_ms))

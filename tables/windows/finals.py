@@ -1,14 +1,20 @@
-"""Final windows: how often each has been written, and the record that is written.
+"""Final windows: how often each has been written, and the record that is written. Pure.
 
 Row key of the table ``finals``: the window's name, NUL, then as in :mod:`tables.windows.keys`.
 """
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 from app.engine.effects import Aggregate, TableSpec
+from tables import sketch
+from tables.windows.figures import figures_of
 from tables.windows.keys import row_key
+from tables.windows.stats import WindowStats
+from tables.windows.window import WindowSpec
 
 FINALS_TABLE = "finals"
 
@@ -54,3 +60,75 @@ def finals_table() -> TableSpec:
 def final_key(name: str, key: str, start_ms: int) -> bytes:
     """Row key of a window's revisions; names hold no NUL."""
     return name.encode() + b"\0" + row_key(key, start_ms)
+
+
+class WindowRecord(msgspec.Struct, frozen=True):
+    """A window as ``windows-final`` (and ``windows-updates``) tell of it.
+
+    ``start`` and ``end`` are epoch ms, half-open; figures are in the field's own unit (ms of
+    latency), null where there is none. ``id`` names window and revision; an update of a window
+    that is not final yet has none, and the revision that was written last (0: none).
+    """
+
+    id: str | None
+    name: str
+    key: str
+    start: int
+    end: int
+    revision: int
+    count: int
+    errors: int
+    sum: float | None
+    avg: float | None
+    min: float | None
+    max: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    stddev: float | None
+    distinct: int | None
+    late: int
+    codes: dict[str, int] | None
+
+
+_record_encoder = msgspec.json.Encoder()
+decode_record = msgspec.json.Decoder(WindowRecord).decode
+
+
+def encode_record(record: WindowRecord) -> bytes:
+    """JSON of the fields in order."""
+    return _record_encoder.encode(record)
+
+
+def final_id(name: str, key: str, start_ms: int, revision: int) -> str:
+    """First 32 hex digits of SHA-256 over ``name|key|start|revision``."""
+    text = f"{name}|{key}|{start_ms}|{revision}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def window_record(
+    spec: WindowSpec, key: str, start_ms: int, stats: WindowStats, revision: int, *, final: bool
+) -> WindowRecord:
+    """The record of a window's state."""
+    figures = figures_of(stats)
+    return WindowRecord(
+        final_id(spec.name, key, start_ms, revision) if final else None,
+        spec.name,
+        key,
+        start_ms,
+        start_ms + spec.size_ms,
+        revision,
+        stats.count,
+        stats.errors,
+        figures.sum,
+        figures.avg,
+        figures.min,
+        figures.max,
+        figures.p50,
+        figures.p95,
+        figures.p99,
+        figures.stddev,
+        sketch.estimate(stats.distinct) if spec.distinct is not None else None,
+        stats.late,
+        {str(code): stats.codes[code] for code in sorted(stats.codes)} if spec.codes else None,
+    )

@@ -26,6 +26,8 @@ def test_the_shipped_catalogue_has_the_production_counts():
         "log-events-dlq": 12,
         "window-partials": 12,
         "window-partials-changelog": 12,
+        "windows-final": 12,
+        "windows-updates": 12,
         "entity-events": 12,
         "entity-state": 12,
         "entity-events-changelog": 12,

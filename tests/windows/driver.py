@@ -14,8 +14,9 @@ from uuid import UUID
 
 from agents.log_events.step import LanesTick, LogEventsStep
 from agents.windows.local import LocalWindows
-from agents.windows.merge import MergeWindows, RetentionTick, merge_tables
+from agents.windows.merge import MergeWindows, merge_tables
 from agents.windows.repartition import window_repartition
+from agents.windows.retention import RetentionTick
 from app.engine.batch import Headers, RecordBatch
 from app.engine.chunks import Chunk, LaneMark, encode_chunk
 from app.engine.effects import Effects
@@ -189,10 +190,11 @@ class WindowsDriver:
     def sweep(self, now_ms: int) -> int:
         """One retention tick; the number of rows deleted."""
         effects = self.retention(0, self.target, now_ms)
-        for name, keys in effects.deletes.items():
-            for key in keys:
-                del self.target.tables[name].rows[key]
-        return sum(map(len, effects.deletes.values()))
+        return sum(
+            self.target.tables[name].rows.pop(key, None) is not None
+            for name, keys in effects.deletes.items()
+            for key in keys
+        )
 
     def merge_records(self, values: Sequence[bytes | None]) -> Effects:
         """Records of ``window-partials`` into the global half."""

@@ -41,7 +41,7 @@ def written(tmp_path: Path, *windows: object) -> Path:
 
 
 def test_the_shipped_file_declares_requests_per_endpoint():
-    assert load_windows(SHIPPED) == (minute_spec(),)
+    assert minute_spec() in load_windows(SHIPPED)
 
 
 def test_retention_is_a_day_unless_given(tmp_path: Path):

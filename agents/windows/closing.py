@@ -1,0 +1,158 @@
+"""Event-time tick of ``window-partials``: writes each window once it is final."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agents.topics import LOG_EVENTS, WINDOW_PARTIALS, WINDOWS_FINAL
+from agents.windows.agenda import Agenda, Window, window_of
+from app.engine.effects import Effects, Output, View
+from tables.lanes import EVERY, LaneTimes, lane_of, lane_times
+from tables.timers import TIMERS_TABLE, Timer
+from tables.windows.compose import merged
+from tables.windows.finals import (
+    FINALS_TABLE,
+    Written,
+    encode_record,
+    final_key,
+    window_record,
+)
+from tables.windows.keys import row_key
+from tables.windows.progress import PROGRESS_TABLE
+from tables.windows.spec import WindowSpec
+from tables.windows.stats import WindowStats
+
+CLOSED_MAX = 500
+"""Windows one tick closes: some 30 ms of work, so that no tick stalls the event loop."""
+
+
+@dataclass(frozen=True)
+class ClosingTick:
+    """Closes the windows that every lane which fed them has gone beyond.
+
+    A timer says which window to look at; whether it is final, and whether it says anything
+    new, is decided by its panes as they stand. So a timer may be set twice, or for nothing.
+    """
+
+    specs: tuple[WindowSpec, ...]
+    closed_max: int = CLOSED_MAX
+    _by_name: dict[str, WindowSpec] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        closing = {spec.name: spec for spec in self.specs if spec.closes}
+        object.__setattr__(self, "_by_name", closing)
+
+    def __call__(self, partition: int, view: View, now_ms: int) -> Effects:
+        """Final records, their revisions, and the timers of what comes next."""
+        times = lane_times(view, LOG_EVENTS)
+        agenda = Agenda(view)
+        closing = _Closing(self._by_name, view, times, agenda, self.closed_max)
+        fired: list[bytes] = []
+        for lane in sorted(times.watermarks):
+            due = agenda.due(lane, times, self.closed_max)
+            done: list[Timer] = []
+            for timer in due:
+                if closing.left == 0:
+                    break
+                closing.fire(timer)
+                done.append(timer)
+            whole = len(done) == len(due) < self.closed_max
+            last = done[-1].due_ms if done else -1
+            agenda.done(lane, done, times.of_lane(lane) if whole else last)
+            closing.unfinished |= not whole
+            fired += [timer.key() for timer in done]
+        return closing.effects(fired, partition, now_ms)
+
+
+class _Closing:
+    """One tick's work. ``left``: windows it may still close."""
+
+    def __init__(
+        self,
+        specs: Mapping[str, WindowSpec],
+        view: View,
+        times: LaneTimes,
+        agenda: Agenda,
+        left: int,
+    ) -> None:
+        self._specs = specs
+        self._view = view
+        self._times = times
+        self._agenda = agenda
+        self._finals: dict[Window, tuple[WindowSpec, WindowStats, int]] = {}
+        self._seen: set[Window] = set()
+        self.left = left
+        self.unfinished = False
+
+    def fire(self, timer: Timer) -> None:
+        """Close the timer's window, if it is final, and those after it that share its panes."""
+        name, key, start_ms = window_of(timer.payload)
+        spec = self._specs.get(name)  # None: it is no longer declared
+        while spec is not None and (name, key, start_ms) not in self._seen:
+            if not self._close(spec, key, start_ms, timer.lane):
+                return
+            start_ms += spec.advance_ms
+
+    def _close(self, spec: WindowSpec, key: str, start_ms: int, lane: str) -> bool:
+        """Whether the window was closed anew, so that the next one is to be looked at."""
+        window = (spec.name, key, start_ms)
+        panes = self._panes(spec, key, start_ms)
+        if not panes:
+            return False
+        due_ms = spec.due_ms(start_ms)
+        behind = self._behind(panes, due_ms)
+        if behind is not None:
+            self._agenda.set(behind, due_ms, window)
+            return False
+        if self.left == 0:
+            self._agenda.set(lane, due_ms, window)
+            self.unfinished = True
+            return False
+        self.left -= 1
+        self._seen.add(window)
+        stats = merged(panes)
+        written: Written | None = self._view.table(FINALS_TABLE).get(final_key(*window))
+        # Panes only grow, or have expired: with no event more, there is nothing new to say.
+        if written and written.meaning == spec.identity and stats.count <= written.count:
+            return False
+        self._finals[window] = (spec, stats, written.revision + 1 if written else 1)
+        return True
+
+    def _panes(self, spec: WindowSpec, key: str, start_ms: int) -> list[WindowStats]:
+        """The window's panes that have events, as the open epoch knows them."""
+        table = self._view.table(spec.name)
+        starts = range(start_ms, start_ms + spec.size_ms, spec.advance_ms)
+        rows = (table.get(row_key(key, start)) for start in starts)
+        return [row for row in rows if row is not None and row.count]
+
+    def _behind(self, panes: list[WindowStats], due_ms: int) -> str | None:
+        """The lane that fed the panes and has furthest to go to ``due_ms``; None: all are there."""
+        times = self._times
+        if any(pane.lanes == EVERY for pane in panes):
+            lanes = set(times.watermarks)
+        else:
+            lanes = {lane_of(lane) for pane in panes for lane in pane.lanes}
+        last = min(lanes, key=lambda lane: (times.of_lane(lane), lane), default=None)
+        return last if last is not None and times.of_lane(last) < due_ms else None
+
+    def effects(self, fired: list[bytes], partition: int, now_ms: int) -> Effects:
+        """What the tick decided."""
+        effects = Effects(time_moved=self.unfinished)
+        origin = (("origin", f"{WINDOW_PARTIALS}/{partition}".encode()),)
+        revisions: dict[bytes, Written] = {}
+        for (name, key, start_ms), (spec, stats, revision) in self._finals.items():
+            record = window_record(spec, key, start_ms, stats, revision, final=True)
+            named = f"{name}/{key}".encode()
+            effects.outputs.append(Output(WINDOWS_FINAL, named, encode_record(record), origin))
+            written = Written(revision, stats.count, spec.identity, now_ms)
+            revisions[final_key(name, key, start_ms)] = written
+        if revisions:
+            effects.updates[FINALS_TABLE] = {**revisions}
+        if self._agenda.wanted:
+            effects.updates[TIMERS_TABLE] = {**self._agenda.wanted}
+        if progress := self._agenda.changes():
+            effects.updates[PROGRESS_TABLE] = {**progress}
+        if fired:
+            effects.deletes[TIMERS_TABLE] = fired
+        return effects
