@@ -6,9 +6,12 @@ import socket
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
-from agents.topics import LOG_EVENTS, WINDOW_PARTIALS
+from agents.topics import LOG_EVENTS, SESSION_PARTIALS, WINDOW_PARTIALS
 from benchmarks.broker import BenchBroker, Offsets, reached
+from benchmarks.configs import one_window
 from benchmarks.load import Backlog, Load
 from benchmarks.process import Usage, peak_rss_mb, usage
 from benchmarks.results import EXACTLY_ONCE, Result, VoidError
@@ -35,12 +38,22 @@ def new_cluster(broker: BenchBroker) -> Cluster:
     return Cluster(broker.bootstrap, namespace, broker.folder / namespace, PARTITIONS)
 
 
-def measure_engine(broker: BenchBroker, variant: str, keys: int, events: int) -> Result:
+def measure_engine(
+    broker: BenchBroker,
+    variant: str,
+    keys: int,
+    events: int,
+    config: Callable[[Path], Path] = one_window,
+) -> Result:
     """Run one engine variant. Raises :class:`VoidError` when its windows are not exact."""
     cluster = new_cluster(broker)
     guarantee = variant.removeprefix("engine ")
     worker = cluster.worker(
-        free_port(), HEADRACE_GUARANTEE=guarantee, HEADRACE_COLLECT="0", HEADRACE_DEMO="0"
+        free_port(),
+        HEADRACE_GUARANTEE=guarantee,
+        HEADRACE_COLLECT="0",
+        HEADRACE_DEMO="0",
+        HEADRACE_CONFIG=str(config(cluster.home)),
     )
     try:
         worker.ready()
@@ -66,19 +79,21 @@ def measure_engine(broker: BenchBroker, variant: str, keys: int, events: int) ->
 def _drained(
     broker: BenchBroker, cluster: Cluster, worker: Worker, ends: Offsets, *, marker: bool
 ) -> Usage:
-    """Usage when both hops have committed everything. ``marker``: transactions end in one."""
-    topics = (cluster.topic(LOG_EVENTS), cluster.topic(WINDOW_PARTIALS))
-    partials: Offsets | None = None
+    """Usage when every hop has committed everything. ``marker``: transactions end in one."""
+    second = [cluster.topic(name) for name in (WINDOW_PARTIALS, SESSION_PARTIALS)]
+    topics = (cluster.topic(LOG_EVENTS), *second)
+    partials: list[Offsets] | None = None
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
         if worker.process.poll() is not None:
             raise VoidError(f"the worker ended:\n{worker.tail()}")
         now = usage(worker.process.pid)
-        source, merged = broker.committed(f"{cluster.namespace}.headrace", topics, PARTITIONS)
+        source, *merged = broker.committed(f"{cluster.namespace}.headrace", topics, PARTITIONS)
         if reached(source, ends):
             # Partials commit with the offsets they come from: all of them are written now.
-            partials = partials or broker.ends(topics[1], PARTITIONS)
-            if reached(merged, partials, slack=int(marker)):
+            partials = partials or [broker.ends(topic, PARTITIONS) for topic in second]
+            done = zip(merged, partials, strict=True)
+            if all(reached(mine, its, slack=int(marker)) for mine, its in done):
                 return now
         time.sleep(POLL_S)
     raise VoidError(f"the backlog was not committed in {TIMEOUT_S:.0f} s:\n{worker.tail()}")
