@@ -18,6 +18,7 @@ import msgspec
 
 from app.models.rules import ALIASES
 from tables.windows.spec import WindowSpec
+from tables.windows.window import GLOBAL_KEY
 
 Vector = tuple[int, ...]
 RECORDS, CHECKSUM, MADE, MADE_CHECKSUM, WINDOWS = range(5)
@@ -28,6 +29,10 @@ _MODULUS: Final = 1 << 64
 _RECORD_IDS: Final = UUID("6a1c3f0e-52d7-5b0b-9f5e-3c8d7a2b4e11")
 """Namespace of the ids given to events that came without one (a test pins it)."""
 _ID_NAMES: Final = ("event_id", *ALIASES["event_id"])
+_KEYS: Final = ("service", "endpoint")
+"""Key fields that the auditor reads of an event."""
+_ROW_KEY: Final = slice(2, -8)
+"""The key in a row's key, which its length and the row's start surround."""
 _DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -57,17 +62,32 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A configured window, as far as the auditor needs it."""
+    """A configured window, as far as the auditor needs it.
+
+    Each event is in one pane, so panes add up to events whatever the kind of window. ``key``
+    None: the auditor cannot tell which events belong to the window, and compares nothing.
+    ``everything``: key of a row that holds what the others hold.
+    """
 
     name: str
-    key: str
+    key: str | None
     identity: str
     retention_ms: int
+    everything: str | None = None
 
 
 def audited(specs: Iterable[WindowSpec]) -> tuple[Window, ...]:
     """What the auditor needs of the configured windows."""
-    return tuple(Window(s.name, s.key, s.identity, s.retention_ms) for s in specs)
+    return tuple(
+        Window(
+            s.name,
+            s.key if s.key in _KEYS and not s.where else None,
+            s.identity,
+            s.retention_ms,
+            GLOBAL_KEY if s.global_row else None,
+        )
+        for s in specs
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +232,7 @@ class Reading:
         )
         keyed: list[int] = []
         for window in self.windows:
-            has_key = (service if window.key == "service" else event.endpoint) is not None
+            has_key = window.key is not None and getattr(event, window.key) is not None
             keyed += (int(has_key), 0)
         return (1, checksum, int(made), checksum if made else 0, *keyed)
 
@@ -231,13 +251,17 @@ class Reading:
         """A record of ``window-partials``: its source partition (-1: none) and its sums."""
         sums = [0] * self.width
         sums[RECORDS] = 1
-        places = {window.name: WINDOWS + 2 * w for w, window in enumerate(self.windows)}
+        places = {
+            window.name: (WINDOWS + 2 * w, window.everything)
+            for w, window in enumerate(self.windows)
+            if window.key is not None
+        }
         try:
             chunk = _read_chunk(value or b"")
             for raw in chunk.partials:
-                (name, _, _), stats = _read_partial(raw)
-                place = places.get(name)
-                if place is not None:
+                (name, key, _), stats = _read_partial(raw)
+                place, everything = places.get(name, (None, None))
+                if place is not None and key != everything:
                     sums[place] += stats.count
                     sums[place + 1] += stats.late
         except _DECODE_ERRORS:
@@ -247,15 +271,18 @@ class Reading:
     def row(self, key: bytes, value: bytes | None) -> tuple[int, Row | None] | None:
         """A changelog record of a window: (its place, the row; None: deleted).
 
-        None for a record of another table. A row of a window that is no longer configured
-        as it was has the place -1.
+        None for a record of another table, or of a row that is not compared. A row of a
+        window that is no longer configured as it was has the place -1.
         """
-        identity, separator, _ = key.partition(b"\0")
+        identity, separator, row = key.partition(b"\0")
         if not separator or not identity.startswith(b"window-"):
             return None
         known = [w for w, each in enumerate(self.windows) if each.identity.encode() == identity]
         if not known:
             return -1, None
+        window, every = self.windows[known[0]], self.windows[known[0]].everything
+        if window.key is None or (every is not None and row[_ROW_KEY] == every.encode()):
+            return None
         if value is None:
             return known[0], None
         try:

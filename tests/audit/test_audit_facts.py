@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,23 @@ from agents.audit.facts import (
     read_origin,
     same_checksum,
 )
+from agents.log_events.agent import log_events_agent
 from agents.normalise.step import normalise_step
+from agents.windows.agent import windows_agent
 from agents.windows.repartition import encode_partial
 from app.engine.batch import RecordBatch
 from app.engine.changelog import row_record_key
 from app.engine.chunks import Chunk, LaneMark, encode_chunk
 from app.engine.counts import Counts, encode_metadata
+from app.engine.driver import Driver
 from app.engine.effects import Late, Reject
 from app.engine.lanes import Lane, Lanes
 from app.engine.side_outputs import dead_letter, late_record
 from tables.windows.keys import row_key
 from tables.windows.spec import ErrorsWhen, WindowSpec
 from tables.windows.stats import WindowAggregate, WindowStats
+from tables.windows.where import Condition
+from tests.windows.driver import event
 
 SPEC = WindowSpec(
     name="requests_per_endpoint",
@@ -155,6 +161,44 @@ def test_a_row_tells_its_counts(count: int, late: int, hist: dict[int, int]):
     assert READING.row(key, None) == (0, None)
     assert READING.row(row_record_key("window-1-other", b"k"), b"x") == (-1, None)
     assert READING.row(row_record_key("lane-mark-1", b"k"), b"x") is None
+
+
+def test_panes_of_every_kind_of_window_add_up_to_its_events():
+    kinds = (
+        SPEC,
+        replace(SPEC, name="hopping", kind="hopping", size_ms=300_000, sizes_ms=(300_000,)),
+        replace(SPEC, name="trend", kind="sliding", key="service", global_row=True),
+        replace(SPEC, name="filtered", where=(Condition("status", (503,)),)),
+        replace(SPEC, name="by_user", key="user_id"),
+    )
+    reading = Reading(audited(kinds), RECORD_BYTES_MAX - CUT_BELOW_BYTES)
+    driver = Driver(
+        (log_events_agent(kinds), windows_agent(kinds)),
+        {"log-events": 1, "window-partials": 2},
+        NOW,
+    )
+    values = [
+        event(NOW - 600_000 + n * 977, "/a" if n % 3 else None, service="*" if n % 2 else "shop")
+        for n in range(200)
+    ]
+    values.append(event(NOW - 600_000, "/late"))
+    driver.feed("log-events", values)
+    chunks = [reading.chunk(each.value)[1] for each in driver.topics["window-partials"]]
+    rows = [
+        reading.row(row_record_key(spec.identity, key), spec.table().aggregate.encode(state))
+        for spec in kinds
+        for key, state in driver.rows("window-partials", spec.name).items()
+    ]
+    assert [row for row in rows if row is not None and row[1] is None] == []
+    for w, spec in enumerate(kinds):
+        place = WINDOWS + 2 * w
+        events = sum(reading.event(b"shop", value)[place] for value in values)
+        counted = sum(each[place] for each in chunks)
+        late = sum(each[place + 1] for each in chunks)
+        kept = [row[1] for row in rows if row is not None and row[0] == w and row[1] is not None]
+        assert events == counted + late, spec.name
+        assert sum(row.count + row.late for row in kept) == events, spec.name
+        assert (events > 0, late > 0) == ((spec.name not in ("filtered", "by_user"),) * 2)
 
 
 @given(st.one_of(st.none(), st.binary()), st.one_of(st.none(), st.binary()))
