@@ -33,7 +33,8 @@ class NotARowError(Exception):
 class ColdWindow(msgspec.Struct, frozen=True, gc=False):
     """A closed window of one key. Statistics are in ms, None without values.
 
-    ``start`` and ``end`` are half-open; ``codes`` are events by status code.
+    ``start`` and ``end`` are half-open; ``codes`` are events by status code, None where the
+    window does not count them.
     """
 
     start: Ms
@@ -51,7 +52,7 @@ class ColdWindow(msgspec.Struct, frozen=True, gc=False):
     stddev: float | None = None
     distinct: Whole | None = None
     late: Whole = 0
-    codes: Mapping[str, Whole] = {}
+    codes: Mapping[str, Whole] | None = None
 
 
 class ArchivedWindow(ColdWindow, frozen=True, gc=False, kw_only=True):
@@ -144,7 +145,8 @@ def _take_window(_key: bytes | None, value: bytes | None, _append_ms: int) -> Ta
     if one.start >= one.end:
         raise NotARowError(f"start {one.start} is not before end {one.end}")
     *cells, codes = _cells(one, WINDOWS)
-    return Taken((*cells, msgspec.json.encode(codes).decode()), one.start, one.start)
+    text = None if codes is None else msgspec.json.encode(codes).decode()
+    return Taken((*cells, text), one.start, one.start)
 
 
 def _take_session(_key: bytes | None, value: bytes | None, _append_ms: int) -> Taken:

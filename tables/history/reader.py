@@ -219,6 +219,6 @@ def _entity(*cells: Any) -> ColdEntityEvent:
 
 
 @lru_cache(maxsize=4_096)
-def _codes(text: str) -> dict[str, int]:
+def _codes(text: str | None) -> dict[str, int] | None:
     """Few codes in few combinations: most rows have the text of another."""
-    return msgspec.json.decode(text, type=dict[str, int])
+    return None if text is None else msgspec.json.decode(text, type=dict[str, int])

@@ -70,9 +70,9 @@ def test_a_window_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_window_without_values_has_none(tmp_path: Path) -> None:
     empty = dict.fromkeys(("sum", "avg", "min", "max", "p50", "p95", "p99", "stddev", "distinct"))
-    archive(tmp_path, WINDOWS, [window("/a", DAY_0, codes={}, **empty)])
+    archive(tmp_path, WINDOWS, [window("/a", DAY_0, codes=None, **empty)])
     (row,) = History(tmp_path, "").windows(NAME, "/a", *FOREVER)
-    assert (row.sum, row.p99, row.distinct, row.codes) == (None, None, None, {})
+    assert (row.sum, row.p99, row.distinct, row.codes) == (None, None, None, None)
 
 
 def test_the_latest_revision_of_a_window_is_told(tmp_path: Path) -> None:
