@@ -10,6 +10,7 @@ import click
 from benchmarks.broker import BenchBroker, bench_broker
 from benchmarks.engine_run import measure_engine
 from benchmarks.failover import failover
+from benchmarks.history import bench_history
 from benchmarks.latency import bench_latency
 from benchmarks.overload import backlog, overload
 from benchmarks.process import machine
@@ -94,6 +95,7 @@ def queries() -> None:
 
 
 main.add_command(failover)
+main.add_command(bench_history)
 main.add_command(recovery)
 main.add_command(backlog)
 main.add_command(overload)
