@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agents.sessions.merge import effects_of
-from app.engine.chunks import LaneMark
 from app.engine.effects import Effects, View
 from tables.lanes import LANES_TABLE, LaneTimes, lane_of
 from tables.sessions.closing import Change, kept_sessions, parse_payload
+from tables.sessions.rows import EMPTY, UserSessions
 from tables.sessions.spec import SessionSpec
 from tables.sessions.stats import STATS_TABLE, StatsChange, hour_of
 from tables.sessions.times import session_times
@@ -73,8 +73,12 @@ class RetentionTick:
         change = Change(StatsChange(now_ms))
         deletes: dict[str, list[bytes]] = {}
         for spec in self.specs:
-            gone = []
-            for user, row in self._slice(partition, view, spec.table_name):
+            table, gone = view.table(spec.table_name), []
+            for user, seen in self._slice(partition, view, spec.table_name):
+                if kept_sessions(spec, seen, times, now_ms) == seen.sessions:
+                    continue
+                # A committed row may have changed since: decide by what the next batch sees.
+                row: UserSessions = table.get(user) or EMPTY
                 kept = kept_sessions(spec, row, times, now_ms)
                 if not kept:
                     gone.append(user)
@@ -94,14 +98,18 @@ class RetentionTick:
         return effects
 
     def _expired_stats(self, partition: int, view: View, now_ms: int) -> list[bytes]:
+        """Hours whose sums have not changed for long, and the counts of former declarations."""
         ages = {spec.fingerprint: spec.analytics_retention_ms for spec in self.specs}
         longest = max(ages.values(), default=0)
-        return [
-            key
-            for key, stats in self._slice(partition, view, STATS_TABLE)
-            if now_ms - stats.updated_ms >= ages.get(key[:8], longest)
-            and (hour_of(key) is not None or key not in ages)
-        ]
+        table, found = view.table(STATS_TABLE), []
+        for key, seen in self._slice(partition, view, STATS_TABLE):
+            oldest_ms = now_ms - ages.get(key[:8], longest)
+            counts_open = hour_of(key) is None and key in ages
+            if seen.updated_ms <= oldest_ms and not counts_open:
+                stats = table.get(key)
+                if stats is not None and stats.updated_ms <= oldest_ms:
+                    found.append(key)
+        return found
 
     def _forgotten_lanes(
         self, partition: int, view: View, times: LaneTimes, now_ms: int
@@ -111,25 +119,17 @@ class RetentionTick:
         found = []
         for key, mark in self._slice(partition, view, LANES_TABLE):
             lane = lane_of(key.decode())
-            if lane and _ended(mark) and now_ms - mark.seen_ms >= longest:
+            ended = mark.idle and now_ms - mark.seen_ms >= longest
+            if lane and ended and view.table(LANES_TABLE).get(key) == mark:
                 lo, hi = Timer(lane, 0, b"").key(), Timer(lane, times.of_lane(lane), b"").key()
                 if not any(view.table(TIMERS_TABLE).range(lo, hi, limit=1)):
                     found.append(key)
         return found
 
     def _slice(self, partition: int, view: View, name: str) -> Iterator[tuple[bytes, Any]]:
-        """The next rows of a table, as the next batch would see them."""
-        table = view.table(name)
-        rows = list(
-            table.range(self._next.get((partition, name), b""), None, limit=self.rows_per_tick)
-        )
+        """The next committed rows of a table."""
+        begin = self._next.get((partition, name), b"")
+        rows = list(view.table(name).range(begin, None, limit=self.rows_per_tick))
         full = len(rows) == self.rows_per_tick
         self._next[partition, name] = rows[-1][0] + b"\x00" if full else b""
-        for key, _ in rows:
-            state = table.get(key)
-            if state is not None:
-                yield key, state
-
-
-def _ended(mark: LaneMark) -> bool:
-    return mark.idle
+        return iter(rows)
