@@ -133,9 +133,10 @@ class Store:
             self._check_open()
             if not self._columns:  # a reset that failed is tried again
                 self._open()
-            column = self._columns[_POSITIONS]
             try:
-                changelog, source = column.get(_CHANGELOG), column.get(_SOURCE)
+                # In no variable: the traceback of an error would hold the database open.
+                changelog = self._columns[_POSITIONS].get(_CHANGELOG)
+                source = self._columns[_POSITIONS].get(_SOURCE)
             except Exception as exc:  # rocksdict raises bare Exception
                 raise self._failed("read", exc) from exc
         return Positions(
@@ -184,6 +185,7 @@ class Store:
         try:
             cursor.status()  # a cursor that comes upon an error just ends
         except Exception as exc:  # rocksdict raises bare Exception
+            del cursor  # as above
             raise self._failed("read", exc) from exc
         return iter(rows)
 

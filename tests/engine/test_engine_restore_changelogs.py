@@ -214,11 +214,16 @@ async def test_a_corrupt_row_is_an_error_not_an_end(world: World) -> None:
     task.close()
     corrupt(folder)
     store: Store = world.store_of(world.task())
-    with pytest.raises(StoreError, match="Corruption"):
+    with pytest.raises(StoreError, match="Corruption") as ranged:
         store.range(COUNTS.identity, b"", None, limit=5_000)
-    with pytest.raises(StoreError, match="Corruption"):
+    with pytest.raises(StoreError, match="Corruption") as got:
         store.get(COUNTS.identity, b"0000")
+    with pytest.raises(StoreError, match="Corruption") as stood:
+        store.positions()
     assert store.damaged
+    store.reset()  # what is known of the errors does not hold the folder
+    assert (store.damaged, store.get(COUNTS.identity, b"0000")) == (False, None)
+    assert all(each.value.__traceback__ for each in (ranged, got, stood))
 
 
 # -- held -------------------------------------------------------------------------------------
@@ -232,15 +237,19 @@ class Standing:
     clock: ManualClock
     starting: asyncio.Task[Mapping[TaskId, Start] | None]
 
-    async def says(self) -> str:
-        """What is said of it once it has stalled."""
+    async def says(self, records: int = 0) -> str:
+        """What is said of it once it has read so many records, and stalled."""
         async with asyncio.timeout(PATIENCE_S):
-            while not self.starter.progress.waiting_for:  # noqa: ASYNC110 - as a thread says
+            while not self.has_read(records):  # noqa: ASYNC110 - a thread reads
                 await asyncio.sleep(0.01)
             while not (self.starter.progress.cause and self.starter.progress.stalled()):
                 self.clock.advance(STALL_S)
                 await asyncio.sleep(0.05)
         return str(self.starter.progress)
+
+    def has_read(self, records: int) -> bool:
+        progress = self.starter.progress
+        return progress.waiting_for != "" and progress.records >= records
 
     async def ends(self) -> bool:
         """Whether it came to its end."""
@@ -280,7 +289,7 @@ async def test_a_stall_names_the_transaction_that_holds_the_changelog(world: Wor
     world.write(producer, [row(b"a", 1), position(1)], 1)
     world.begin(producer, [row(b"a", 2), row(b"b", 2), position(2)])
     async with restoring(world, task) as standing:
-        said = await standing.says()
+        said = await standing.says(records=2)
         assert "2 changelog records" in said
         held = f"{world.topic(CHANGELOG)}/0 (last stable offset 3, 3 before the end)"
         assert f"an open transaction holds {held}" in said

@@ -24,6 +24,7 @@ from app.engine.standby_tail import Standby
 from app.engine.store import Positions, Store
 from app.engine.stores import Stores
 from tests.engine.rig import COUNTS, PATIENCE_S, counting_agent, engine_config
+from tests.engine.test_engine_restore_changelogs import corrupt
 
 pytestmark = pytest.mark.broker
 
@@ -225,6 +226,20 @@ async def test_a_store_ahead_of_its_changelog_is_rebuilt(world: World) -> None:
         await world.standbys.keep([ZERO])
         await until("the rebuilt state", lambda: world.get(b"a") == 1)
         assert world.get(b"foreign") is None
+
+
+async def test_a_standby_whose_files_are_corrupt_is_set_aside_and_rebuilt(world: World) -> None:
+    damaged = world.open(ZERO)
+    folder = damaged.path
+    damaged.write({COUNTS.identity: {b"old": b"7"}}, Positions(changelog=0, source=9))
+    world.close(ZERO, damaged)
+    corrupt(folder)
+    world.commit(world.producer(), [(b"a", 1)], 10)
+    async with running(world):
+        await world.standbys.keep([ZERO])
+        await until("the rebuilt state", lambda: world.get(b"a") == 1)
+        assert world.get(b"old") is None
+    assert list(folder.with_name(folder.name + ".aside").glob("*.sst"))
 
 
 async def test_a_broker_that_does_not_answer_is_asked_again(
