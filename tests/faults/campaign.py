@@ -24,7 +24,7 @@ COLUMNS = "{:3} {:22} {:>10}  {:5}  {:>7}  {}"
 
 def _zombie(broker: OwnBroker, home: Path, seed: int) -> Outcome:
     step = random.Random(seed).choice([*STEPS[:3], "idle"])
-    return drills.zombie_drill(broker.bootstrap, home, seed, step)
+    return drills.zombie_drill(broker.bootstrap, home, seed, [step])
 
 
 def _held_up(broker: OwnBroker, home: Path, seed: int) -> Outcome:
@@ -42,9 +42,11 @@ def _direct(drill: Callable[[str, Path, int], Outcome]) -> Drill:
 
 CLASSES: dict[str, Drill] = {
     "kill": _direct(drills.kill_drill),
+    "redelivery": _direct(drills.redelivery_drill),
     "zombie": _zombie,
     "join and leave": _direct(drills.join_and_leave_drill),
     "rolling restart": _direct(drills.rolling_restart_drill),
+    "scale out": _direct(drills.scale_out_drill),
     "static restart": _direct(drills_static.static_restart_drill),
     "held up": _held_up,
     "clock jump": _direct(drills.clock_jump_drill),

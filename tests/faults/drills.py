@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import signal
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tests.faults.fleet import Fleet, Member
-from tests.faults.run import Outcome, drill
+from agents.topics import LOG_EVENTS
+from tests.faults.fleet import SESSION_TIMEOUT_MS, TOPICS, Fleet, Member
+from tests.faults.pulse import Pulse
+from tests.faults.run import Outcome, Run, drill
 from tests.faults.trap import HOLD, STEPS
-from tests.system.harness import committed_windows, total, wait_for
+from tests.faults.verify import event_id
+from tests.system.harness import committed_windows, read_topic, total, wait_for
+
+IDLE_S = 30.0
+"""Longest that a partition may stand still while workers are restarted in turn."""
+TAKE_OVER_S = SESSION_TIMEOUT_MS / 1000 + 30.0
+"""Within this the others own what a killed worker owned."""
+NOT_COMMITTED = "epoch not committed"
 
 
 def kill_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
@@ -41,44 +54,90 @@ def _killed(workers: Fleet, victim: Member, step: str, nth: int, events: int) ->
     return total(committed_windows(workers.cluster)) / events
 
 
-def zombie_drill(bootstrap: str, home: Path, seed: int, step: str) -> Outcome:
-    """A worker freezes at a step (or ``idle``), its partitions move on, it wakes: all is exact."""
-    with drill(f"zombie {step}", bootstrap, home, seed) as run:
-        workers, load = run.workers, run.load
-        zombie, heir = workers.members
-        load.limit = 0.4
-        if step == "idle":
-            run.until(0.4)
-            zombie.signal(signal.SIGSTOP)
-        else:
-            run.until(0.3)
-            run.freeze(zombie, step)
-        before = workers.committed()
-        run.fault(f"a@{step}")
-        load.limit = 0.7
-        wait_for("the heir has committed beyond", lambda: workers.beyond(before))
-        assert workers.owned() is None or len(workers.owned() or ()) == 1
-        zombie.signal(signal.SIGCONT)
-        run.shared()
-        rejoined = workers.committed()
+def redelivery_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
+    """A worker is killed when its effect can be read, but not yet by readers of committed data."""
+    with drill("redelivery", bootstrap, home, seed, names=("a",), total=12_000) as run:
+        (member,) = run.workers.members
+
+        def in_doubt() -> Counter[str]:
+            seen = _normalised(run, committed=False)
+            return seen - _normalised(run, committed=True)
+
+        for at in (0.2, 0.3, 0.4, 0.5):
+            run.until(at, hold=at + 0.2)
+            member.trap.arm("offsets_sent", nth=run.draw.randint(1, 3), with_signal=HOLD)
+            member.sprung()
+            # Now and then an epoch is caught that normalised nothing: the next one will have.
+            with contextlib.suppress(AssertionError):
+                wait_for("the effect is there", lambda: in_doubt() or None, 3)
+                break
+            member.trap.let_go()
+        acknowledged = run.workers.committed()
+        member.worker.kill()
+        run.fault("a@offsets_sent")
+        aborted = in_doubt()
+        assert aborted, "no effect was caught before its commit"
+        assert set(aborted.values()) == {1}
+        assert run.workers.committed() == acknowledged
+        member.start()
         run.finish()
-        assert workers.beyond(rejoined)
-        if step != "idle":
-            assert zombie.logged("epoch not committed"), "the zombie noticed nothing"
+        assert in_doubt() == aborted, "redelivered as often as it was aborted"
+        effects = _normalised(run, committed=True)
+        assert effects == Counter(itertools.chain(*run.load.normalised.values()))
+        run.outcome.faults[-1] += f", {aborted.total()} redelivered"
+    return run.outcome
+
+
+def _normalised(run: Run, *, committed: bool) -> Counter[str]:
+    """How often each event that was to be normalised has come out of it."""
+    wanted = set(itertools.chain(*run.load.normalised.values()))
+    ids = map(event_id, read_topic(run.workers.cluster, LOG_EVENTS, committed=committed))
+    return Counter(each for each in ids if each in wanted)
+
+
+def zombie_drill(bootstrap: str, home: Path, seed: int, steps: Sequence[str]) -> Outcome:
+    """A worker freezes at each step (or ``idle``), its partitions move on, it wakes, fenced."""
+    with drill("zombie " + ", ".join(steps), bootstrap, home, seed, total=20_000) as run:
+        workers, part = run.workers, 0.8 / len(steps)
+        zombie, heir = workers.members
+        for number, step in enumerate(steps):
+            at = 0.05 + part * number
+            run.until(at, hold=at + part * 0.4)
+            if step == "idle":
+                run.quiet()
+                zombie.signal(signal.SIGSTOP)
+            else:
+                run.freeze(zombie, step)
+            before, failures = workers.committed(), zombie.said(NOT_COMMITTED)
+            run.fault(f"a@{step}")
+            run.load.limit = at + part * 0.7
+            wait_for("the heir has committed beyond", partial(workers.beyond, before))
+            assert len(workers.shares() or [set()]) == 1
+            zombie.signal(signal.SIGCONT)
+            run.even()
+            rejoined = workers.committed()
+            run.load.limit = at + part
+            wait_for("both go on", partial(workers.beyond, rejoined))
+            if step != "idle":
+                assert zombie.said(NOT_COMMITTED) == failures + 1, "the zombie was not fenced"
         assert heir.is_ready()
     return run.outcome
 
 
 def join_and_leave_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
-    """A second worker joins under load; then one goes, and the other too: both come back."""
+    """A second worker joins under load and gets half; then both go in turn, and come back."""
     with drill("join and leave", bootstrap, home, seed, names=("a",)) as run:
         run.until(0.1 + 0.1 * run.draw.random())
         first = run.workers.members[0]
         run.fault("b joins")
         second = run.workers.add("b")
         run.load.limit = 0.6
-        run.shared()
+        run.even()
+        moved = second.owned()
+        before = {tp: at for tp, at in run.workers.committed().items() if tp in moved}
+        assert before, "nothing that is under load has moved"
         run.until(0.4, hold=0.8)
+        wait_for("what has moved goes on", lambda: run.workers.beyond(before))
         leaving, staying = run.draw.sample([first, second], 2)
         run.fault(f"{leaving.name} leaves")
         run.terminate(leaving)
@@ -92,16 +151,47 @@ def join_and_leave_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
 
 
 def rolling_restart_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
-    """Three workers are restarted one after the other under load."""
-    with drill("rolling restart", bootstrap, home, seed, names=("a", "b", "c")) as run:
+    """Three workers are restarted one after the other under a load that never pauses."""
+    names = ("a", "b", "c")
+    with drill("rolling restart", bootstrap, home, seed, names=names, total=20_000) as run:
         members = run.draw.sample(run.workers.members, 3)
-        for number, member in enumerate(members):
-            at = 0.15 + 0.25 * number
-            run.until(at, hold=at + 0.25)
-            run.fault(f"{member.name} restarts")
-            run.terminate(member)
-            member.start()
-            run.shared()
+        run.load.rate = 500
+        run.until(0.05, hold=0.9)
+        with Pulse(run.workers).taken() as pulse:
+            for member in members:
+                run.fault(f"{member.name} restarts")
+                run.terminate(member)
+                member.start()
+                run.shared()
+            restarted = run.workers.committed()
+            run.load.limit = 1.0
+            wait_for("every partition goes on", lambda: run.workers.beyond(restarted))
+        run.load.rate = 4_000
+        idle_s = pulse.idle_s()
+        assert len(idle_s) == len(TOPICS) * run.workers.cluster.partitions, sorted(idle_s)
+        longest = max(idle_s, key=lambda tp: idle_s[tp])
+        run.outcome.faults.append(f"no partition idle for more than {idle_s[longest]:.1f} s")
+        assert idle_s[longest] <= IDLE_S, f"{longest} was idle for {idle_s[longest]:.1f} s"
+    return run.outcome
+
+
+def scale_out_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
+    """Two workers join one under load; then one of the three is killed. Shares stay even."""
+    with drill("scale out", bootstrap, home, seed, names=("a",), partitions=12) as run:
+        run.until(0.1, hold=0.5)
+        for name in ("b", "c"):
+            run.workers.add(name)
+        run.fault("b and c join")
+        run.even()
+        run.until(0.3, hold=0.8)
+        victim = run.draw.choice(run.workers.members)
+        run.workers.members.remove(victim)
+        before = run.workers.committed()
+        assert len(before) == len(TOPICS) * 12, "not every partition is under load"
+        victim.worker.kill()
+        run.fault(f"{victim.name} killed")
+        run.even(TAKE_OVER_S)
+        wait_for("every partition goes on", lambda: run.workers.beyond(before))
     return run.outcome
 
 
@@ -129,7 +219,7 @@ def held_up_drill(bootstrap: str, home: Path, seed: int, step: str) -> Outcome:
 
 
 def _owns(workers: Fleet, members: int) -> bool | None:
-    return len(workers.owned() or ()) == members or None
+    return len(workers.shares() or ()) == members or None
 
 
 HOUR_MS = 3_600_000

@@ -18,7 +18,7 @@ from tests.faults.fleet import fleet
 from tests.faults.garbage import READ_TOPICS, GarbageFeeder, garbage
 from tests.faults.load import START_MS, CommittedCount
 from tests.faults.run import Outcome
-from tests.faults.verify import await_windows, check_windows, dead_coordinates
+from tests.faults.verify import await_windows, check_ledger, check_windows, dead_coordinates
 from tests.system.harness import Cluster, Feeder, Reference, events, read_topic, wait_for
 
 CHUNK = 60
@@ -59,6 +59,7 @@ def garbage_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
             counter.close()
         assert workers.stop() == [0]
         check_windows(cluster, reference, CHUNK * len(kinds))
+        check_ledger(cluster)
         dead = dead_coordinates(cluster)
         wrong = {dirt.names.get(at, "a valid event"): n for at, n in (dead - dirt.written).items()}
         assert dead == dirt.written, f"dead letters that should not be: {wrong}"
@@ -80,7 +81,7 @@ def foreign_transactions_drill(bootstrap: str, home: Path, seed: int) -> Outcome
     with fleet(bootstrap, home, names=("a",)) as workers:
         cluster = workers.cluster
         reference, feeder, counter = Reference(), Feeder(cluster), CommittedCount(cluster)
-        producer, dying = _transactional(cluster, "one"), _transactional(cluster, "two")
+        producer, dying = transactional(cluster, "one"), transactional(cluster, "two")
         counted = 0
         try:
             for number, chunk in enumerate(_chunks(seed, 2 * len(fates))):
@@ -91,7 +92,7 @@ def foreign_transactions_drill(bootstrap: str, home: Path, seed: int) -> Outcome
                     feeder.send(chunk, reference)
                     feeder.flush()
                     continue
-                _in_transaction(dying if fate == "die" else producer, cluster, chunk, fate)
+                in_transaction(dying if fate == "die" else producer, cluster, chunk, fate)
                 if fate == "commit":
                     for event in chunk:
                         reference.add(event)
@@ -102,12 +103,17 @@ def foreign_transactions_drill(bootstrap: str, home: Path, seed: int) -> Outcome
             counter.close()
         assert workers.stop() == [0]
         check_windows(cluster, reference, counted)
+        check_ledger(cluster)
         assert not dead_coordinates(cluster)
+        written, seen = (read_topic(cluster, LOG_EVENTS, committed=c) for c in (False, True))
+        assert len(seen) == counted
+        assert len(written) == CHUNK * 2 * len(fates), "what was aborted is not in the log"
     outcome.seconds = time.monotonic() - began
     return outcome
 
 
-def _transactional(cluster: Cluster, name: str) -> ck.Producer:
+def transactional(cluster: Cluster, name: str) -> ck.Producer:
+    """A registered producer of transactions that no worker takes part in."""
     producer = ck.Producer(
         {
             "bootstrap.servers": cluster.bootstrap,
@@ -120,13 +126,18 @@ def _transactional(cluster: Cluster, name: str) -> ck.Producer:
     return producer
 
 
-def _in_transaction(
-    producer: ck.Producer, cluster: Cluster, chunk: list[dict[str, Any]], fate: str
+def in_transaction(
+    producer: ck.Producer,
+    cluster: Cluster,
+    chunk: list[dict[str, Any]],
+    fate: str = "commit",
+    topic: str = LOG_EVENTS,
 ) -> None:
+    """Produce all of it in one transaction, and end that (abort, commit) or leave it (die)."""
     producer.begin_transaction()
     for event in chunk:
         value = json.dumps(event).encode()
-        producer.produce(cluster.topic(LOG_EVENTS), value, event["service"].encode())
+        producer.produce(cluster.topic(topic), value, event["service"].encode())
     assert producer.flush(30) == 0
     if fate == "abort":
         producer.abort_transaction(30)

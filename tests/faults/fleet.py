@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import socket
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +21,16 @@ from tests.faults.trap import FOLDER, Plan, Trap
 from tests.system.harness import Cluster, Worker, wait_for
 
 TOPICS = (APPLICATION_LOGS, LOG_EVENTS, WINDOW_PARTIALS)
+"""Topics that a load moves on."""
+TERM_S = 30.0
+"""A worker that is asked to go has gone by then."""
 LOG_LINES = 80
 SESSION_TIMEOUT_MS = 3_000
 """Short, so that take-over is quick; a heartbeat each 0.6 s leaves room on a busy machine."""
+
+Share = set[tuple[str, int]]
+"""Partitions, each as (physical topic, number)."""
+_OWNED = re.compile(r'^consumer_lag\{partition="(\d+)",topic="([^"]+)"\}', re.MULTILINE)
 
 
 def free_port() -> int:
@@ -60,6 +69,11 @@ class Member:
         assert self.worker.process.poll() is None, f"{self.name} ended:\n{self.worker.tail()}"
         return self.worker.get("/ready")[0] == 200 or None
 
+    def owned(self) -> Share:
+        """Its partitions, as its metrics name them."""
+        _, text = self.worker.get("/metrics")
+        return {(self.cluster.topic(topic), int(p)) for p, topic in _OWNED.findall(text)}
+
     def wipe(self) -> None:
         """Lose the disk: state, and the identity of the worker."""
         shutil.rmtree(self.home)
@@ -74,7 +88,11 @@ class Member:
 
     def logged(self, text: str) -> bool | None:
         """Whether its log holds the text, or None."""
-        return text in self.worker.log.read_text(errors="replace") or None
+        return self.said(text) > 0 or None
+
+    def said(self, text: str) -> int:
+        """How often its log holds the text."""
+        return self.worker.log.read_text(errors="replace").count(text)
 
 
 def home_of(cluster: Cluster, name: str) -> Path:
@@ -126,8 +144,8 @@ class Fleet:
         self.members.append(member)
         return member
 
-    def owned(self) -> list[int] | None:
-        """Partitions per member of a stable group, fewest first; None while it rebalances."""
+    def shares(self) -> list[Share] | None:
+        """What each member of a stable group was given; None while it rebalances."""
         try:
             group = self._admin.describe_consumer_groups([self._group], request_timeout=5)[
                 self._group
@@ -136,14 +154,38 @@ class Fleet:
             return None
         if group.state != ck.ConsumerGroupState.STABLE:
             return None
-        return sorted(len(member.assignment.topic_partitions) for member in group.members)
+        return [
+            {(tp.topic, tp.partition) for tp in member.assignment.topic_partitions}
+            for member in group.members
+        ]
 
     def shared(self) -> bool | None:
         """True once every member owns something and is ready."""
-        owned = self.owned()
-        if owned is None or len(owned) != len(self.members) or not all(owned):
+        shares = self.shares()
+        if shares is None or len(shares) != len(self.members) or not all(shares):
             return None
         return all(member.is_ready() for member in self.members) or None
+
+    def evenly(self) -> bool | None:
+        """True once all are ready and own what the group gave them; None before.
+
+        Fails unless every partition then has exactly one owner, and each member the same
+        number of each topic's: the count of partitions must be a multiple of the members'.
+        """
+        shares = self.shares()
+        if shares is None or len(shares) != len(self.members) or not self.shared():
+            return None
+        partitions = self.cluster.partitions
+        given = [tp for share in shares for tp in share]
+        topics = {topic for topic, _ in given}
+        assert topics >= {self.cluster.topic(name) for name in TOPICS}
+        assert len(given) == len(set(given)), "a partition was given to two members"
+        assert set(given) == {(topic, p) for topic in topics for p in range(partitions)}
+        for share in shares:
+            of_each = Counter(topic for topic, _ in share)
+            assert of_each == dict.fromkeys(topics, partitions // len(shares)), of_each
+        owned = [member.owned() for member in self.members]
+        return sorted(map(sorted, owned)) == sorted(map(sorted, shares)) or None
 
     def committed(self) -> dict[tuple[str, int], int]:
         """Committed offset of each partition that has one."""
@@ -164,8 +206,10 @@ class Fleet:
         return all(now.get(tp, -1) > offset for tp, offset in before.items()) or None
 
     def stop(self) -> list[int]:
-        """SIGTERM everyone, one after the other; exit codes."""
-        return [member.worker.stop() for member in self.members]
+        """SIGTERM everyone at once; exit codes."""
+        for member in self.members:
+            member.signal(signal.SIGTERM)
+        return [member.worker.process.wait(TERM_S) for member in self.members]
 
     def logs(self) -> str:
         """The end of each worker's log."""
@@ -181,6 +225,7 @@ def fleet(
     home: Path,
     *,
     session_timeout_ms: int = SESSION_TIMEOUT_MS,
+    partitions: int = 4,
     names: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Fleet]:
@@ -188,9 +233,7 @@ def fleet(
 
     ``environment`` goes to every worker, over what the cluster gives it.
     """
-    cluster = Cluster(
-        bootstrap, f"f-{uuid.uuid4().hex[:10]}", home, session_timeout_ms=session_timeout_ms
-    )
+    cluster = Cluster(bootstrap, f"f-{uuid.uuid4().hex[:10]}", home, partitions, session_timeout_ms)
     workers = Fleet(cluster, environment or {})
     try:
         for name in names:

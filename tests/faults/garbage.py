@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import confluent_kafka as ck
 
 from agents.topics import APPLICATION_LOGS, INFRASTRUCTURE_METRICS, LOG_EVENTS, WINDOW_PARTIALS
-from tests.faults.verify import Coordinates
+from tests.faults.verify import RECORD_MAX, Coordinates
 from tests.system.harness import Cluster
 
 READ_TOPICS = (LOG_EVENTS, APPLICATION_LOGS, INFRASTRUCTURE_METRICS, WINDOW_PARTIALS)
-RECORD_MAX = 2 << 20
-"""The topics' max.message.bytes: a batch of one record, with its envelope, must fit."""
 ENVELOPE = 200
+"""A batch of one record, with its envelope, must fit into the largest that a topic takes."""
 YEAR_9999_MS = 253_402_300_799_000
 Headers = list[tuple[str, bytes | None]]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import defaultdict
 
 import confluent_kafka as ck
 import msgspec
@@ -79,6 +80,8 @@ class Load:
         self.fed = 0
         self.committed = 0
         self.reference = Reference()
+        self.normalised: dict[bytes, list[str]] = defaultdict(list)
+        """Ids fed by way of ``application-logs``, in order, by the key they get downstream."""
         self._events = events(
             seed, total, keys=40, start_ms=START_MS + 37_000, rate=EVENTS_PER_EVENT_SECOND
         )
@@ -130,6 +133,8 @@ class Load:
     def _feed(self, count: int) -> None:
         for event in itertools.islice(self._events, max(0, count)):
             topic = APPLICATION_LOGS if self.fed % 3 == 0 else LOG_EVENTS
+            if topic == APPLICATION_LOGS:
+                self.normalised[event["service"].encode()].append(event["event_id"])
             self._feeder.send((event,), self.reference, topic)
             self.fed += 1
         if self.fed == self.total:

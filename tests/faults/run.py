@@ -11,13 +11,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tests.faults.fleet import SESSION_TIMEOUT_MS, Fleet, Member, fleet
+from tests.faults.fleet import SESSION_TIMEOUT_MS, TERM_S, Fleet, Member, fleet
 from tests.faults.load import Load
 from tests.faults.verify import check_exact, finish
 from tests.system.harness import wait_for
-
-TERM_S = 30.0
-"""A worker that is asked to go has gone by then."""
 
 
 @dataclass
@@ -45,6 +42,12 @@ class Run:
             self.load.limit = hold
         wait_for(f"{share:.0%} committed", partial(self.load.reached, share))
 
+    def quiet(self) -> None:
+        """Wait until all that may be fed now is committed."""
+        load = self.load
+        allowed = int(load.limit * load.total)
+        wait_for("all that was fed is committed", lambda: load.committed >= allowed or None)
+
     def fault(self, what: str) -> None:
         """Put a fault on record."""
         self.outcome.faults.append(f"{what} {self.load.progress():.0%}")
@@ -64,6 +67,10 @@ class Run:
         """Wait until every worker owns partitions and is ready."""
         wait_for("all workers own partitions and are ready", self.workers.shared, timeout_s)
 
+    def even(self, timeout_s: float = 60.0) -> None:
+        """Wait until the workers own equal shares and are ready."""
+        wait_for("all workers own equal shares and are ready", self.workers.evenly, timeout_s)
+
     def finish(self) -> None:
         """Feed the rest and wait until all of it is committed."""
         finish(self.load)
@@ -77,6 +84,7 @@ def drill(
     seed: int,
     *,
     names: tuple[str, ...] = ("a", "b"),
+    partitions: int = 4,
     total: int = 30_000,
     rate: int = 4_000,
     environment: Mapping[str, str] | None = None,
@@ -88,6 +96,7 @@ def drill(
         bootstrap,
         home,
         session_timeout_ms=session_timeout_ms,
+        partitions=partitions,
         names=names,
         environment=environment,
     ) as workers:

@@ -2,64 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from agents.topics import APPLICATION_LOGS, LOG_EVENTS
 from app.broker.catalogue import load_catalogue
 from app.broker.topics import ensure_topics
+from tests.faults.drills import redelivery_drill
+from tests.faults.drills_input import in_transaction, transactional
 from tests.faults.fleet import Member, fleet, free_port
-from tests.faults.load import START_MS, CommittedCount
-from tests.faults.verify import await_windows
-from tests.system.harness import (
-    CHECKOUT,
-    WINDOW_MS,
-    Cluster,
-    Feeder,
-    Reference,
-    committed_windows,
-    events,
-    wait_for,
-)
+from tests.faults.steady import Steady, parts
+from tests.faults.trap import POISON
+from tests.faults.verify import dead_coordinates, event_id
+from tests.system.harness import CHECKOUT, Cluster, Row, committed_windows, read_topic, wait_for
 
 pytestmark = [pytest.mark.broker, pytest.mark.faults]
-
-PART = 1_500
-RATE = 100
-"""Events a second of event time: four parts cross the end of a minute, and none can be late."""
-
-
-def parts(count: int, seed: int) -> Iterator[list[dict[str, Any]]]:
-    start_ms = START_MS // WINDOW_MS * WINDOW_MS + 10_000
-    made = events(seed, PART * count, keys=20, start_ms=start_ms, rate=RATE)
-    return iter(lambda: list(itertools.islice(made, PART)), [])
-
-
-class Steady:
-    """Feeds part by part and waits until each is counted."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.reference = Reference()
-        self._cluster = cluster
-        self._feeder = Feeder(cluster)
-        self._counter = CommittedCount(cluster)
-        self._fed = 0
-
-    def feed(self, part: list[dict[str, Any]]) -> None:
-        self._feeder.send(part, self.reference)
-        self._feeder.flush()
-        self._fed += len(part)
-
-    def counted(self) -> None:
-        wait_for("all is counted", lambda: self._counter.poll() >= self._fed or None)
-        await_windows(self._cluster, self._fed)
-
-    def close(self) -> None:
-        self._counter.close()
 
 
 def killed(member: Member) -> None:
@@ -68,44 +29,80 @@ def killed(member: Member) -> None:
     assert member.worker.process.wait(10) == -signal.SIGKILL
 
 
-def counts(bootstrap: str, home: Path, *, disturbed: bool) -> dict[tuple[str, int], int]:
-    with fleet(bootstrap, home, names=("a",)) as workers:
-        member = workers.members[0]
-        steady = Steady(workers.cluster)
-        try:
-            for number, part in enumerate(parts(4, seed=44)):
-                wipes = number == 2
-                if disturbed and number in (0, 2):
-                    member.trap.arm("committed" if wipes else "produced")
-                steady.feed(part)
-                if disturbed and number in (0, 2):
-                    killed(member)
-                    if wipes:
-                        member.wipe()
-                    member.start()
-                steady.counted()
-            member.ready()
-        finally:
-            steady.close()
-        assert workers.stop() == [0]
-        found = committed_windows(workers.cluster)
-        assert not steady.reference.differences(found)
-        return {row: stats.count for row, stats in found.items()}
+def totals(cluster: Cluster) -> dict[Row, tuple[int, int, int]]:
+    """Events, errors and summed latency of each window."""
+    rows = committed_windows(cluster).items()
+    return {row: (stats.count, stats.errors, stats.sum) for row, stats in rows}
 
 
-def test_a44_6_kills_mid_minute_with_disk_kept_and_wiped_count_like_an_undisturbed_run(
+def test_a34_2_a42_4_an_effect_killed_before_its_commit_is_redelivered_and_counts_once(
     kafka: str, tmp_path: Path
 ) -> None:
-    quiet = counts(kafka, tmp_path / "quiet", disturbed=False)
-    assert counts(kafka, tmp_path / "killed", disturbed=True) == quiet
+    assert len(redelivery_drill(kafka, tmp_path, seed=1).faults) == 1
+
+
+def test_a34_3_a34_6_a_record_that_breaks_the_handler_is_dead_lettered_and_delays_no_other(
+    kafka: str, tmp_path: Path
+) -> None:
+    good = [{**event, "service": "shop"} for event in next(parts(1, seed=343))[:100]]
+    poison = {**good[0], "event_id": "ff" * 16, "message": POISON.decode()}
+    with fleet(kafka, tmp_path, names=("a",)) as workers:
+        cluster = workers.cluster
+        with contextlib.closing(Steady(cluster)) as steady:
+            steady.expect(good)
+            # They become readable at once, so that one batch holds them all.
+            among = [*good[:50], poison, *good[50:]]
+            in_transaction(transactional(cluster, "shop"), cluster, among, topic=APPLICATION_LOGS)
+            steady.counted()
+            assert workers.stop() == [0]
+            steady.exact()
+        [lost] = [m for m in read_topic(cluster, APPLICATION_LOGS) if POISON in (m.value() or b"")]
+        partition, offset = lost.partition() or 0, lost.offset() or 0
+        assert dead_coordinates(cluster) == {(APPLICATION_LOGS, partition, offset): 1}
+        assert workers.committed()[cluster.topic(APPLICATION_LOGS), partition] > offset + 50
+        done = read_topic(cluster, LOG_EVENTS)
+        assert [event_id(record) for record in done] == [event["event_id"] for event in good]
+        # A commit leaves its mark in the log: records without one between them are of one epoch.
+        marks = [b.offset() - a.offset() - 1 for a, b in itertools.pairwise(done)]
+        assert sum(marks) <= 1, "good records were held back beyond the next epoch"
+
+
+def test_a42_3_a44_6_kills_before_and_after_commit_with_disk_kept_and_wiped_change_no_total(
+    kafka: str, tmp_path: Path
+) -> None:
+    kills = itertools.product(("offsets_sent", "committed"), (False, True))
+    with (
+        fleet(kafka, tmp_path / "quiet") as quiet,
+        fleet(kafka, tmp_path / "killed") as shaken,
+        contextlib.closing(Steady(quiet.cluster)) as undisturbed,
+        contextlib.closing(Steady(shaken.cluster)) as steady,
+    ):
+        quiet.add("a")
+        member = shaken.add("a")
+        for workers in (quiet, shaken):
+            wait_for("the worker is ready", workers.shared)
+        for (step, wipes), part in zip(kills, parts(4, seed=44), strict=True):
+            member.trap.arm(step)
+            undisturbed.feed(part)
+            steady.feed(part)
+            killed(member)
+            if wipes:
+                member.wipe()
+            member.start()
+            steady.counted()
+        undisturbed.counted()
+        member.ready()
+        assert quiet.stop() == shaken.stop() == [0]
+        undisturbed.exact()
+        steady.exact()
+        assert totals(shaken.cluster) == totals(quiet.cluster)
 
 
 def test_a46_7_windows_equal_the_reference_after_three_kills(kafka: str, tmp_path: Path) -> None:
     """The windows part only: records of final windows do not exist yet."""
     with fleet(kafka, tmp_path, names=("a",)) as workers:
         member = workers.members[0]
-        steady = Steady(workers.cluster)
-        try:
+        with contextlib.closing(Steady(workers.cluster)) as steady:
             steps = ("begun", "offsets_sent", "committed")
             for part, step in zip(parts(3, seed=46), steps, strict=True):
                 member.trap.arm(step, nth=2)
@@ -114,10 +111,8 @@ def test_a46_7_windows_equal_the_reference_after_three_kills(kafka: str, tmp_pat
                 member.start()
             member.ready()
             steady.counted()
-        finally:
-            steady.close()
-        assert workers.stop() == [0]
-        assert not steady.reference.differences(committed_windows(workers.cluster))
+            assert workers.stop() == [0]
+            steady.exact()
 
 
 def test_a_worker_refuses_topics_with_another_partition_count(

@@ -20,15 +20,8 @@ from tests.system.harness import read_topic, wait_for
 pytestmark = [pytest.mark.broker, pytest.mark.faults]
 
 ENDPOINTS = [f"/endpoint/{number}" for number in range(40)]
-_OWNED = re.compile(r'^consumer_lag\{partition="(\d+)",topic="([^"]+)"\}', re.MULTILINE)
 _LAG = re.compile(r'^state_store_lag\{table="window-partials"\} (\S+)$', re.MULTILINE)
 _RESTORED = re.compile(r"restored \d+ partitions, (\d+) changelog records")
-
-
-def owned(member: Member) -> set[tuple[str, int]]:
-    """Partitions (physical topics) of a worker, as its metrics name them."""
-    _, text = member.worker.get("/metrics")
-    return {(member.cluster.topic(topic), int(p)) for p, topic in _OWNED.findall(text)}
 
 
 def lag(member: Member) -> float | None:
@@ -53,7 +46,7 @@ def same_windows(member: Member, key: str) -> bool | None:
 def key_of(workers: Fleet, member: Member) -> str:
     """An endpoint whose partition the worker owns."""
     topic = workers.cluster.topic("window-partials")
-    mine = {partition for t, partition in owned(member) if t == topic}
+    mine = {partition for t, partition in member.owned() if t == topic}
     partitions = workers.cluster.partitions
     return next(key for key in ENDPOINTS if partition_for(key.encode(), partitions) in mine)
 
@@ -68,7 +61,7 @@ def restores(member: Member) -> list[int]:
 
 
 def test_a_standby_answers_takes_over_and_changes_no_window(kafka: str, tmp_path: Path) -> None:
-    with fleet(kafka, tmp_path, session_timeout_ms=6_000, names=("a", "b")) as workers:
+    with fleet(kafka, tmp_path, names=("a", "b")) as workers:
         victim, heir = workers.members
         load = Load(workers.cluster, seed=3, total=24_000).start()
         try:
@@ -76,7 +69,7 @@ def test_a_standby_answers_takes_over_and_changes_no_window(kafka: str, tmp_path
             wait_for("half of it committed", lambda: load.reached(0.5))
             wait_for("the heir's standbys at the end", lambda: caught_up(heir))
             key = key_of(workers, victim)
-            orphans = owned(victim)
+            orphans = victim.owned()
             status, answer = window(heir, key)
             assert (status, answer["role"]) == (200, "standby")
             assert answer["worker"] == f"127.0.0.1:{heir.port}"

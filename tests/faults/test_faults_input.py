@@ -17,7 +17,7 @@ def test_garbage_on_every_topic_is_dead_lettered_once_and_changes_no_window(
     garbage_drill(kafka, tmp_path, seed=1)
 
 
-def test_of_foreign_transactions_only_the_committed_count(kafka: str, tmp_path: Path) -> None:
+def test_a42_4_of_foreign_transactions_only_the_committed_count(kafka: str, tmp_path: Path) -> None:
     assert {"abort", "commit", "die"} == set(
         foreign_transactions_drill(kafka, tmp_path, seed=1).faults
     )

@@ -19,6 +19,8 @@ from app.engine.clock import SystemClock
 
 FOLDER = "FAULT_FOLDER"
 """Environment variable that names the folder to the worker."""
+POISON = b"what no step has foreseen"
+"""A record that holds this makes the worker's step raise."""
 STEPS = ("begun", "produced", "offsets_sent", "committed")
 """Steps at which an epoch is open: not yet in the local store."""
 

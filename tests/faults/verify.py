@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 
+import confluent_kafka as ck
+
+from agents.audit.auditor import TOPICS, Auditor
+from agents.audit.facts import audited
+from agents.audit.reader import AuditTarget, Reader
 from agents.topics import DEAD_LETTERS, LATE_EVENTS, LOG_EVENTS
+from tables.windows.spec import load_windows
 from tests.faults.load import CommittedCount, Load
 from tests.system.harness import (
+    CHECKOUT,
     Cluster,
     Reference,
     committed_windows,
@@ -16,6 +25,8 @@ from tests.system.harness import (
     wait_for,
 )
 
+RECORD_MAX = 2 << 20
+"""The topics' max.message.bytes."""
 Coordinates = tuple[str, int, int]
 """Topic (catalogue name), partition, offset."""
 
@@ -37,19 +48,57 @@ def await_windows(cluster: Cluster, events: int) -> None:
 
 
 def check_exact(cluster: Cluster, load: Load) -> None:
-    """Every window equals the reference, in full; no topic downstream holds anything twice."""
+    """Windows equal the reference, ids are there once and in order, the ledger balances."""
     check_windows(cluster, load.reference, load.total)
     assert load.committed == load.total
-    ids = Counter(
-        json.loads(message.value() or b"")["event_id"]
-        for message in read_topic(cluster, LOG_EVENTS)
-    )
-    twice = [event_id for event_id, times in ids.items() if times > 1]
+    records = read_topic(cluster, LOG_EVENTS)
+    ids = Counter(event_id(record) for record in records)
+    twice = [each for each, times in ids.items() if times > 1]
     assert not twice, f"{len(twice)} events are twice on {LOG_EVENTS}, such as {twice[:3]}"
     assert len(ids) == load.total
+    check_order(records, load.normalised)
+    check_ledger(cluster)
     for topic in (LATE_EVENTS, DEAD_LETTERS):
         found = read_topic(cluster, topic)
         assert not found, f"{len(found)} records on {topic}, such as {found[0].headers()}"
+
+
+def event_id(record: ck.Message) -> str:
+    """Id of the event that a record of ``log-events`` holds."""
+    found: str = json.loads(record.value() or b"")["event_id"]
+    return found
+
+
+def check_order(records: Iterable[ck.Message], normalised: Mapping[bytes, list[str]]) -> None:
+    """Each key's sequence came through normalising as it was fed: no gap, repeat, inversion."""
+    wanted = {each for ids in normalised.values() for each in ids}
+    found: dict[bytes, list[str]] = defaultdict(list)
+    homes: dict[bytes, set[int]] = defaultdict(set)
+    for record in records:
+        key, found_id = record.key() or b"", event_id(record)
+        homes[key].add(record.partition() or 0)
+        if found_id in wanted:
+            found[key].append(found_id)
+    assert found.keys() == normalised.keys()
+    wrong = [key for key, ids in normalised.items() if found[key] != ids]
+    assert not wrong, f"the sequences of {wrong} are broken"
+    apart = [key for key, partitions in homes.items() if len(partitions) > 1]
+    assert not apart, f"{apart} are on several partitions"
+
+
+def check_ledger(cluster: Cluster) -> None:
+    """The auditor, which shares no counting code with the workers, finds every account exact."""
+    windows = audited(load_windows(CHECKOUT / "config" / "windows.yaml"))
+    partitions = dict.fromkeys(TOPICS, cluster.partitions)
+    group = cluster.topic("headrace")
+    target = AuditTarget(cluster.bootstrap, group, cluster.topic, partitions, RECORD_MAX)
+    reader = Reader(target, 1.0, lambda: False)
+    try:
+        report = Auditor(reader, windows, lambda: int(time.time() * 1000)).round()
+    finally:
+        reader.close()
+    wrong = [finding.sentence() for finding in report.mismatches]
+    assert report.verdict == "balanced", "\n".join([report.verdict, *wrong, *report.notes])
 
 
 def check_windows(cluster: Cluster, reference: Reference, events: int) -> None:

@@ -28,6 +28,8 @@ from tables.windows.stats import WindowStats
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 WINDOW_MS = 60_000
+SERVICES = 64
+"""Keys of events: so many that every one of 12 partitions is fed."""
 T = TypeVar("T")
 Row = tuple[str, int]
 
@@ -151,7 +153,7 @@ def events(
             "event_id": f"{seed:08x}-0000-4000-8000-{number:012x}",
             "timestamp": start_ms + number * 1000 // rate,
             "source": "load",
-            "service": f"service-{draw.randrange(16)}",
+            "service": f"service-{draw.randrange(SERVICES)}",
             "type": "http_request",
             "endpoint": f"/endpoint/{draw.randrange(keys)}",
             "status": 503 if draw.random() < 0.03 else 200,
