@@ -19,6 +19,7 @@ from agents.shipping.parsers import FORMATS, Format
 from agents.topics import APPLICATION_LOGS, DEAD_LETTERS
 from app.broker.commands import broker_command
 from app.broker.errors import BrokerError
+from app.check_config import check_config_command
 from app.engine.clock import SystemClock
 from app.kafka import Kafka, connect
 from app.settings import Settings
@@ -33,6 +34,7 @@ def register_commands(settings: Settings) -> None:
     cli.add_command(_ship(settings))
     cli.add_command(_audit(settings))
     cli.add_command(_export(settings))
+    cli.add_command(check_config_command(settings))
 
 
 def _connected(settings: Settings) -> Kafka:

@@ -19,6 +19,7 @@ from agents.log_events.agent import log_events_agent
 from agents.normalise.agent import normalise_agents
 from agents.sessions.agent import sessions_agent
 from agents.windows.agent import windows_agent
+from app.check_config import ConfigError, Declared, load_declared
 from app.commands import register_commands
 from app.engine.clock import SystemClock
 from app.engine.engine import Engine
@@ -28,13 +29,9 @@ from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.transaction import AtLeastOnceWriter, Probe, TransactionalWriter
 from app.kafka import Kafka, connect
 from app.serving import PlainWeb, archiver, collectors, ingest_producer, install_web
-from app.settings import CONFIG_DIR, Settings, SettingsError, load_settings
+from app.settings import Settings, SettingsError, load_settings
 from app.slots import Slot, static_socket, take_slot, web_socket
 from app.worker import PreparedWorker
-from tables.entities.spec import EntitySpecError, EntitySpecs, load_entities
-from tables.sessions.config import SessionSpecError, load_sessions
-from tables.sessions.spec import SessionSpec
-from tables.windows.spec import WindowSpec, WindowSpecError, load_windows
 from web.gateway.producer import IngestProducer
 
 logger = logging.getLogger(__name__)
@@ -52,9 +49,7 @@ class Headrace(EngineApp):
     def __init__(
         self,
         settings: Settings,
-        windows: tuple[WindowSpec, ...],
-        sessions: tuple[SessionSpec, ...],
-        entities: EntitySpecs,
+        declared: Declared,
         probe: Probe,
     ) -> None:
         super().__init__(
@@ -70,9 +65,9 @@ class Headrace(EngineApp):
             Worker=PreparedWorker,
         )
         self.settings = settings
-        self.windows = windows
-        self.sessions = sessions
-        self.entities = entities
+        self.windows = declared.windows
+        self.sessions = declared.sessions
+        self.entities = declared.entities
         self.clock = SystemClock()
         self._probe = probe
         self.web_socket: socket.socket | None = None
@@ -81,10 +76,10 @@ class Headrace(EngineApp):
         self._collects = False
         self.specs: tuple[AgentSpec, ...] = (
             *normalise_agents(),
-            log_events_agent(windows, sessions),
-            windows_agent(windows),
-            sessions_agent(sessions),
-            entities_agent(entities),
+            log_events_agent(declared.windows, declared.sessions),
+            windows_agent(declared.windows),
+            sessions_agent(declared.sessions),
+            entities_agent(declared.entities),
         )
         for spec in self.specs:
             self.add_agent(spec.topic, settings.topic(spec.topic))
@@ -166,10 +161,8 @@ def build(probe: Probe = no_probe) -> Headrace:
     """Declare the application from the settings; a wrong one ends the process with its name."""
     try:
         settings = load_settings()
-        windows = load_windows(CONFIG_DIR / "windows.yaml")
-        sessions = load_sessions(CONFIG_DIR / "sessions.yaml")
-        entities = load_entities(CONFIG_DIR / "entities.yaml")
-    except (SettingsError, WindowSpecError, SessionSpecError, EntitySpecError) as exc:
+        declared = load_declared(settings)
+    except (SettingsError, ConfigError) as exc:
         sys.exit(f"headrace: {exc}")
     register_commands(settings)
-    return Headrace(settings, windows, sessions, entities, probe)
+    return Headrace(settings, declared, probe)

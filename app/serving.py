@@ -30,7 +30,7 @@ from web.gateway.logs import LogsGateway
 from web.gateway.producer import IngestMetrics, IngestProducer, IngestUnavailable
 from web.live.feed import LiveFeed
 from web.queries.sessions import SessionRoom
-from web.server import WebDeps, install, requests_window
+from web.server import REQUESTS_WINDOW, WebDeps, declared, install
 
 if TYPE_CHECKING:
     from app.main import Headrace
@@ -81,7 +81,7 @@ def install_web(app: Headrace, producer: IngestProducer) -> None:
     engine, clock = app.engine, app.clock.now_ms
     queries = EngineQueries(engine, app, engine.clock)
     gateway = LogsGateway(producer, app.settings.ingest_rate, clock, REGISTRY)
-    live = LiveFeed(requests_window(app.windows), queries, clock)
+    live = LiveFeed(declared(app.windows, REQUESTS_WINDOW), queries, clock)
     rounds = AuditRounds(audit_target(app), audited(app.windows), clock, REGISTRY)
     sources = tuple(spec.topic for spec in app.specs)
     deps = WebDeps(

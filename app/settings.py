@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     """Folder of closed windows, closed sessions and entity events as Parquet files, the same
     for all workers; unset: ``history`` in the state folder."""
 
+    config: Path = CONFIG_DIR
+    """Folder of ``windows.yaml``, ``sessions.yaml`` and ``entities.yaml``."""
+
     broker: str | None = None
     """``kafka://host:port;host:port`` of a real cluster; unset starts the embedded broker."""
 
@@ -120,7 +123,7 @@ class Settings(BaseSettings):
                 raise ValueError("expected kafka://host:port;host:port")
         return value
 
-    @field_validator("home", "history")
+    @field_validator("config", "home", "history")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
