@@ -107,7 +107,7 @@ def quantiles(
     if not hist:
         raise ValueError("an empty histogram has no quantiles")
     buckets = sorted(hist)
-    ranks = list(accumulate(hist[b] for b in buckets))
+    ranks = list(accumulate(map(hist.__getitem__, buckets)))
     found = []
     for q in qs:
         rank = max(1, ceil(q * ranks[-1]))

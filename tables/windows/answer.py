@@ -1,39 +1,48 @@
-"""What a query hears of windows: rows and lane marks become the JSON of an answer. Pure."""
+"""What a query hears of windows: panes and lane marks become the JSON of an answer. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, TypedDict
+from types import MappingProxyType
+from typing import Literal, TypedDict, get_args
 
 from app.engine.chunks import LaneMark
-from tables.histogram import quantiles
+from tables import sketch
 from tables.lanes import EVERY
+from tables.windows.compose import Pane
+from tables.windows.figures import figures_of
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats
 
 State = Literal["open", "closed", "final"]
 
-QUANTILES = (0.5, 0.95, 0.99)
+STATES: tuple[State, ...] = get_args(State)
+NO_REVISIONS: Mapping[int, int] = MappingProxyType({})
 
 
 class WindowAnswer(TypedDict):
     """One window of one key. Times are epoch ms, half-open; values are in the field's ms.
 
-    A statistic that has no value (no event carried one) is None.
+    A statistic that has no value (no event carried one, or the window does not ask for it)
+    is None. ``revision``: how often its final record was written, 0 before the first.
     """
 
     start: int
     end: int
     state: State
+    revision: int
     count: int
     errors: int
     sum: float | None
     avg: float | None
     min: float | None
     max: float | None
+    stddev: float | None
     p50: float | None
     p95: float | None
     p99: float | None
+    distinct: int | None
+    codes: dict[str, int] | None
     late: int
 
 
@@ -60,44 +69,47 @@ def window_state(spec: WindowSpec, start_ms: int, watermark_ms: int | None) -> S
     return "open" if watermark_ms < end else "closed"
 
 
-def one_window(
-    spec: WindowSpec, start_ms: int, stats: WindowStats, lane_marks: Mapping[str, LaneMark]
-) -> WindowAnswer:
-    """The answer for one row."""
-    end = start_ms + spec.size_ms
-    state = window_state(spec, start_ms, row_watermark_ms(stats.lanes, lane_marks))
-    answer = WindowAnswer(
-        start=start_ms,
-        end=end,
-        state=state,
-        count=stats.count,
-        errors=stats.errors,
-        sum=None,
-        avg=None,
-        min=None,
-        max=None,
-        p50=None,
-        p95=None,
-        p99=None,
-        late=stats.late,
-    )
-    if stats.min is not None and stats.max is not None:
-        p50, p95, p99 = quantiles(stats.hist, QUANTILES, stats.min, stats.max)
-        answer["sum"] = stats.sum / 1000
-        answer["avg"] = stats.sum / stats.n / 1000
-        answer["min"], answer["max"] = stats.min / 1000, stats.max / 1000
-        answer["p50"], answer["p95"], answer["p99"] = p50 / 1000, p95 / 1000, p99 / 1000
-    return answer
-
-
 def window_answer(
     spec: WindowSpec,
-    key: str,  # noqa: ARG001 - names the rows where it is called; they hold only their starts
-    rows: Iterable[tuple[int, WindowStats]],
+    windows: Iterable[Pane],
     lane_marks: Mapping[str, LaneMark],
+    revisions: Mapping[int, int] = NO_REVISIONS,
 ) -> list[WindowAnswer]:
-    """Windows of one key from its rows ``(start, stats)``, in the rows' order."""
-    return [one_window(spec, start, stats, lane_marks) for start, stats in rows]
+    """Answers for windows ``(start, state)`` of one key; ``revisions`` by start."""
+    watermarks: dict[tuple[str, ...], int | None] = {}
+    answers = []
+    for start, stats in windows:
+        if stats.lanes not in watermarks:  # nearly all rows are fed by the same few lanes
+            watermarks[stats.lanes] = row_watermark_ms(stats.lanes, lane_marks)
+        state = window_state(spec, start, watermarks[stats.lanes])
+        answers.append(_answer(spec, start, stats, state, revisions.get(start, 0)))
+    return answers
+
+
+def _answer(
+    spec: WindowSpec, start_ms: int, stats: WindowStats, state: State, revision: int
+) -> WindowAnswer:
+    figures = figures_of(stats)
+    codes = stats.codes
+    return WindowAnswer(
+        start=start_ms,
+        end=start_ms + spec.size_ms,
+        state=state,
+        revision=revision,
+        count=stats.count,
+        errors=stats.errors,
+        sum=figures.sum,
+        avg=figures.avg,
+        min=figures.min,
+        max=figures.max,
+        stddev=figures.stddev,
+        p50=figures.p50,
+        p95=figures.p95,
+        p99=figures.p99,
+        distinct=sketch.estimate(stats.distinct) if spec.distinct is not None else None,
+        codes={str(code): codes[code] for code in sorted(codes)} if spec.codes else None,
+        late=stats.late,
+    )
 
 
 def counts_since(rows: Iterable[tuple[str, int, WindowStats]], since_ms: int) -> dict[str, int]:

@@ -226,7 +226,7 @@ class WindowsDriver:
     def windows(self, key: str, name: str | None = None) -> list[WindowAnswer]:
         """The answer to a query of a key."""
         spec = next(s for s in self.specs if s.name == (name or self.specs[0].name))
-        return window_answer(spec, key, self.rows(key, spec.name), self.marks())
+        return window_answer(spec, self.rows(key, spec.name), self.marks())
 
     def _forward(self, source: int, view: DictView, effects: Effects) -> None:
         marks = {}

@@ -29,7 +29,7 @@ def mark(watermark_ms: int, *, idle: bool = False) -> LaneMark:
 )
 def test_the_state_follows_the_watermark(watermark_ms: int, state: str):
     row = WindowStats(count=1, lanes=("0/",))
-    [window] = window_answer(minute_spec(), "/a", [(TEN, row)], {"0/": mark(watermark_ms)})
+    [window] = window_answer(minute_spec(), [(TEN, row)], {"0/": mark(watermark_ms)})
     assert (window["state"], window["start"], window["end"]) == (state, TEN, END)
 
 
@@ -42,34 +42,40 @@ def test_the_slowest_lane_that_is_awake_decides():
 
 def test_a_row_whose_lanes_are_all_idle_or_gone_is_final():
     row = WindowStats(count=1, lanes=("0/", "1/gone"))
-    [window] = window_answer(minute_spec(), "/a", [(TEN, row)], {"0/": mark(TEN, idle=True)})
+    [window] = window_answer(minute_spec(), [(TEN, row)], {"0/": mark(TEN, idle=True)})
     assert window["state"] == "final"
 
 
 def test_an_answer_has_exactly_the_promised_fields_in_milliseconds():
-    row = WindowStats(3, 1, 2, 5_000, 1_000, 4_000, {383: 1, 526: 1}, 2, ("0/",), 9)
-    [window] = window_answer(minute_spec(), "/a", [(TEN, row)], {})
+    row = WindowStats(
+        3, 1, 2, 5_000, 1_000, 4_000, {383: 1, 526: 1}, 2, ("0/",), 9, 17_000_000, {503: 1}
+    )
+    [window] = window_answer(minute_spec(codes=True), [(TEN, row)], {}, {TEN: 3})
     assert window == {
         "start": TEN,
         "end": END,
         "state": "final",
+        "revision": 3,
         "count": 3,
         "errors": 1,
         "sum": 5.0,
         "avg": 2.5,
         "min": 1.0,
         "max": 4.0,
+        "stddev": 1.5,
         "p50": pytest.approx(1.0, rel=0.005),
         "p95": pytest.approx(4.0, rel=0.005),
         "p99": pytest.approx(4.0, rel=0.005),
+        "distinct": None,
+        "codes": {"503": 1},
         "late": 2,
     }
 
 
 def test_statistics_of_no_values_are_null():
-    [window] = window_answer(minute_spec(), "/a", [(TEN, WindowStats(late=1))], {})
-    names = ("sum", "avg", "min", "max", "p50", "p95", "p99")
-    assert [window[name] for name in names] == [None] * 7  # type: ignore[literal-required]
+    [window] = window_answer(minute_spec(), [(TEN, WindowStats(late=1))], {})
+    names = ("sum", "avg", "min", "max", "stddev", "p50", "p95", "p99", "distinct", "codes")
+    assert [window[name] for name in names] == [None] * 10  # type: ignore[literal-required]
     assert (window["count"], window["late"], window["state"]) == (0, 1, "final")
 
 

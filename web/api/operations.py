@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tables.windows.answer import STATES
 from web.api.document import TEXT, Operation, Param
 from web.entities.operations import ENTITY_OPERATIONS
 from web.queries.params import KEYS_DEFAULT, KEYS_MAX
@@ -75,6 +76,7 @@ _WINDOWS: Final = (
             Param("key", "Key, such as an endpoint", where="path"),
             FROM,
             TO,
+            Param("state", "Only windows that are", {"type": "string", "enum": list(STATES)}),
             CONSISTENCY,
         ),
         KEYED,

@@ -7,6 +7,7 @@ import binascii
 from collections.abc import Mapping
 from typing import Final, Literal
 
+from tables.windows.answer import STATES, State
 from web.queries.times import TimeRange, parse_time_range, refusal
 
 WINDOWS_MAX: Final = 1_440
@@ -44,6 +45,17 @@ def parse_consistency(query: Mapping[str, str]) -> Consistency:
     if text not in ("owner", "stale"):
         raise refusal("consistency", "expected owner or stale")
     return "stale" if text == "stale" else "owner"
+
+
+def parse_state(query: Mapping[str, str]) -> State | None:
+    """``state``: one of open, closed and final; None when absent, 400 otherwise."""
+    text = query.get("state")
+    for state in STATES:
+        if text == state:
+            return state
+    if text is not None:
+        raise refusal("state", f"expected {', '.join(STATES)}")
+    return None
 
 
 def parse_limit(query: Mapping[str, str]) -> int:

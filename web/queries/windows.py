@@ -12,24 +12,25 @@ import msgspec
 from aiohttp import web
 
 from app.engine.chunks import LaneMark
-from app.engine.query import CommittedTable, NotOwnedError, NotReadyError, Owner, Queries
-from tables.lanes import EVERY, LANES_TABLE
-from tables.windows.answer import WindowAnswer, window_answer
+from app.engine.query import NotOwnedError, NotReadyError, Owner, Queries
+from tables.lanes import LANES_TABLE
+from tables.windows.answer import State, WindowAnswer, window_answer
+from tables.windows.finals import FINALS_TABLE
 from tables.windows.keys import fits, key_prefix
 from tables.windows.spec import WindowSpec
-from tables.windows.stats import WindowStats
 from web.peers import PeerAnswer, PeerError, Peers
 from web.problem import Kind, ProblemError, json_response
+from web.queries.panes import lane_marks, newest_panes, newest_windows, revisions
 from web.queries.params import (
-    WINDOWS_MAX,
     Consistency,
     encode_cursor,
     parse_consistency,
     parse_cursor,
     parse_limit,
     parse_range,
+    parse_state,
 )
-from web.queries.rows import KeyRow, OpenTable, has_key, in_slices, latest_rows, newest_rows_sliced
+from web.queries.rows import KeyRow, OpenTable, has_key, in_slices, latest_rows
 from web.queries.scatter import (
     HOP_TIMEOUT_S,
     PARTIALS_TOPIC,
@@ -42,7 +43,6 @@ from web.queries.scatter import (
 from web.queries.times import TimeRange
 
 PATH: Final = "/api/v1/windows"
-MARKS_MAX: Final = 4_096
 
 
 class ListedKey(msgspec.Struct, frozen=True):
@@ -69,22 +69,16 @@ class _Asked:
     key: str
     wanted: TimeRange
     consistency: Consistency
+    state: State | None
     forwarded: bool
 
     @property
     def path(self) -> str:
         """The same question to another worker."""
         query = self.wanted.query() | {"consistency": self.consistency}
+        if self.state is not None:
+            query["state"] = self.state
         return f"{PATH}/{self.spec.name}/{quote(self.key, safe='')}?{urlencode(query)}"
-
-
-def lane_marks(table: CommittedTable, rows: Sequence[WindowStats]) -> Mapping[str, LaneMark]:
-    """Marks of the lanes that fed the rows; at most :data:`MARKS_MAX` where they name none."""
-    if any(stats.lanes == EVERY for stats in rows):
-        return {raw.decode(): mark for raw, mark in table.range(b"", None, limit=MARKS_MAX)}
-    names = {name for stats in rows for name in stats.lanes}
-    marks = ((name, table.get(name.encode())) for name in names)
-    return {name: mark for name, mark in marks if mark is not None}
 
 
 class WindowQueries:
@@ -106,6 +100,7 @@ class WindowQueries:
     async def one(self, request: web.Request) -> web.Response:
         """Windows of one key; ``from``/``to`` bound their starts, else the newest 1 440.
 
+        ``state`` keeps those that are open, closed or final of these.
         A key that is not found as it stands is looked for with a leading slash, so that a
         path may be appended to the address without encoding it. With ``consistency=stale``
         a standby may answer; the answer then says from what role, position and age.
@@ -116,6 +111,7 @@ class WindowQueries:
             request.match_info["key"],
             parse_range(request.query, spec.advance_ms, self._clock()),
             parse_consistency(request.query),
+            parse_state(request.query),
             is_forwarded(request, self._queries),
         )
         key = asked.key
@@ -216,11 +212,14 @@ class WindowQueries:
                     "position": replica.position,
                     "staleness_ms": replica.staleness_ms,
                 }
-            rows = await newest_rows_sliced(open_table, key, asked.wanted, WINDOWS_MAX)
-            if not rows and not has_key(open_table(), key):
+            panes = await newest_panes(open_table, spec, key, asked.wanted)
+            if not panes and not has_key(open_table(), key):
                 return None
             lanes = self._opener(partition, LANES_TABLE, asked.consistency)
-            marks = lane_marks(lanes(), [stats for _, stats in rows])
+            marks = lane_marks(lanes(), [stats for _, stats in panes])
+            found = await newest_windows(spec, panes, asked.wanted)
+            finals = self._opener(partition, FINALS_TABLE, asked.consistency)
+            written = revisions(finals(), spec, key, found)
             if not reading:
                 reading["staleness_ms"] = self._queries.staleness_ms(PARTIALS_TOPIC, partition)
         except NotReadyError as exc:
@@ -228,8 +227,10 @@ class WindowQueries:
         except NotOwnedError as exc:
             raise moving() from exc
         windows: list[WindowAnswer] = []
-        async for row in in_slices(iter(rows)):
-            windows += window_answer(spec, key, [row], marks)
+        async for window in in_slices(iter(found)):
+            windows += window_answer(spec, [window], marks, written)
+        if asked.state is not None:
+            windows = [each for each in windows if each["state"] == asked.state]
         return json_response(
             {
                 "name": spec.name,
@@ -275,7 +276,7 @@ class WindowQueries:
         listed: list[ListedKey] = []
         async for row in in_slices(iter(rows)):
             known = marks.get(row.partition, {})
-            (window,) = window_answer(spec, row.key, [(row.start_ms, row.stats)], known)
+            (window,) = window_answer(spec, [(row.start_ms, row.stats)], known)
             listed.append(ListedKey(row.key, window, row.partition, self._queries.worker))
         return listed
 

@@ -1,0 +1,66 @@
+"""Windows of one key from the panes that are stored, and what was written of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from app.engine.chunks import LaneMark
+from app.engine.query import CommittedTable
+from tables.lanes import EVERY, MARKS_MAX
+from tables.windows.compose import Pane, rolled
+from tables.windows.finals import final_key
+from tables.windows.keys import START_MAX, parse_row_key
+from tables.windows.spec import WindowSpec
+from tables.windows.stats import WindowStats
+from web.queries.params import WINDOWS_MAX
+from web.queries.rows import OpenTable, in_slices, newest_rows_sliced
+from web.queries.times import TimeRange
+
+
+async def newest_panes(
+    open_table: OpenTable, spec: WindowSpec, key: str, wanted: TimeRange
+) -> list[Pane]:
+    """Panes of the newest windows that start in the range, oldest first, in slices."""
+    reach = spec.size_ms - spec.advance_ms
+    to_ms = None if wanted.to_ms is None else wanted.to_ms + reach
+    return await newest_rows_sliced(
+        open_table, key, TimeRange(wanted.from_ms, to_ms), WINDOWS_MAX + spec.panes - 1
+    )
+
+
+async def newest_windows(spec: WindowSpec, panes: Sequence[Pane], wanted: TimeRange) -> list[Pane]:
+    """The newest windows that start in the range, put together of their panes, in slices."""
+    if spec.panes == 1:
+        return list(panes)
+    from_ms = wanted.from_ms or 0
+    if len(panes) >= WINDOWS_MAX + spec.panes - 1:
+        from_ms = max(from_ms, panes[0][0])  # windows that start before may hold older panes
+    to_ms = START_MAX if wanted.to_ms is None else wanted.to_ms
+    found = [
+        (start, stats)
+        async for start, stats in in_slices(rolled(panes, spec.size_ms, spec.advance_ms))
+        if from_ms <= start < to_ms
+    ]
+    return found[-WINDOWS_MAX:]
+
+
+def revisions(
+    table: CommittedTable, spec: WindowSpec, key: str, windows: Sequence[Pane]
+) -> Mapping[int, int]:
+    """How often each window was written, by start; of a former declaration as well."""
+    if not spec.closes or not windows:
+        return {}
+    first, last = windows[0][0], windows[-1][0]
+    lo, hi = final_key(spec.name, key, first), final_key(spec.name, key, last + 1)
+    rows = table.range(lo, hi, limit=WINDOWS_MAX + spec.panes)
+    prefix = len(spec.name) + 1
+    return {parse_row_key(raw[prefix:])[1]: written.revision for raw, written in rows}
+
+
+def lane_marks(table: CommittedTable, rows: Sequence[WindowStats]) -> Mapping[str, LaneMark]:
+    """Marks of the lanes that fed the rows; at most :data:`MARKS_MAX` where they name none."""
+    if any(stats.lanes == EVERY for stats in rows):
+        return {raw.decode(): mark for raw, mark in table.range(b"", None, limit=MARKS_MAX)}
+    names = {name for stats in rows for name in stats.lanes}
+    marks = ((name, table.get(name.encode())) for name in names)
+    return {name: mark for name, mark in marks if mark is not None}
