@@ -43,7 +43,7 @@ def huge_step(records: RecordBatch, view: View, now_ms: int) -> Effects:
     return effects
 
 
-async def test_a_retried_step_that_recovers_loses_and_rejects_nothing(
+async def test_a34_6_a_retried_step_that_recovers_loses_and_rejects_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_module, "RETRY_WAITS_S", (0.0, 0.0, 0.0))
@@ -57,11 +57,12 @@ async def test_a_retried_step_that_recovers_loses_and_rejects_nothing(
     await rig.engine.close()
 
 
-async def test_a_step_that_fails_after_all_retries_costs_the_poison_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("policy", [FailurePolicy.DEAD_LETTER, FailurePolicy.RETRY])
+async def test_a34_6_a_step_that_goes_on_failing_dead_letters_the_poison_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: FailurePolicy
 ) -> None:
     monkeypatch.setattr(engine_module, "RETRY_WAITS_S", (0.0, 0.0))
-    rig = Rig(tmp_path, [counting_agent(step=poison_step, on_failure=FailurePolicy.RETRY)])
+    rig = Rig(tmp_path, [counting_agent(step=poison_step, on_failure=policy)])
     await rig.start()
     await rig.feed(batch([b"a", b"poison", b"b"]))
     assert await rig.commit()
@@ -72,7 +73,9 @@ async def test_a_step_that_fails_after_all_retries_costs_the_poison_only(
     await rig.engine.close()
 
 
-async def test_stop_halts_the_partition_and_keeps_what_was_done_before(tmp_path: Path) -> None:
+async def test_a34_6_stop_halts_the_partition_and_keeps_what_was_done_before(
+    tmp_path: Path,
+) -> None:
     rig = Rig(tmp_path, [counting_agent(step=poison_step, on_failure=FailurePolicy.STOP)])
     await rig.start()
     await rig.feed(batch([b"a"]))
