@@ -1,14 +1,16 @@
-"""One real Kafka for the whole run, and a namespace of its own for each test."""
+"""One real Kafka for the whole run; for each test a namespace, and workers if it wants them."""
 
 from __future__ import annotations
 
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from app.broker.embedded import ensure_broker, stop_broker
+from tests.system.harness import Cluster, Worker
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +34,18 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def namespace() -> str:
     """A namespace no other test uses, so that every test has its own topics and group."""
     return f"t-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def cluster(kafka: str, namespace: str, tmp_path: Path) -> Cluster:
+    """Where this test's workers run: a namespace and a home of their own."""
+    return Cluster(kafka, namespace, tmp_path / "home")
+
+
+@pytest.fixture
+def workers() -> Iterator[list[Worker]]:
+    """The workers a test has started and put here; they end with it."""
+    started: list[Worker] = []
+    yield started
+    for worker in started:
+        worker.stop()

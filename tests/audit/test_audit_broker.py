@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import count, islice
-from pathlib import Path
 
 import confluent_kafka as ck
 import pytest
@@ -62,19 +61,6 @@ TOPICS = (
     WINDOW_CHANGELOG,
     SESSION_PARTIALS,
 )
-
-
-@pytest.fixture
-def cluster(kafka: str, namespace: str, tmp_path: Path) -> Cluster:
-    return Cluster(kafka, namespace, tmp_path / "home")
-
-
-@pytest.fixture
-def workers() -> Iterator[list[Worker]]:
-    started: list[Worker] = []
-    yield started
-    for worker in started:
-        worker.stop()
 
 
 def target(cluster: Cluster) -> AuditTarget:

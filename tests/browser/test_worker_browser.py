@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, expect
@@ -14,11 +13,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 PORT = 17_180
 BUSY_MS = 30_000
-
-
-@pytest.fixture
-def cluster(kafka: str, namespace: str, tmp_path: Path) -> Cluster:
-    return Cluster(kafka, namespace, tmp_path / "home")
 
 
 @pytest.fixture

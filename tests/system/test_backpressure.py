@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -38,11 +37,6 @@ GROWTH_MAX = 64 << 20
 """What a worker may take above what it has when idle: the bound of what is fetched, twice (it is
 an estimate, and the allocator keeps what was freed), the open epoch and one fetch."""
 STOPPED, FREE = Throttle(stopped=True), Throttle()
-
-
-@pytest.fixture
-def cluster(kafka: str, namespace: str, tmp_path: Path) -> Cluster:
-    return Cluster(kafka, namespace, tmp_path / "home")
 
 
 class Throttled:

@@ -9,7 +9,6 @@ import sys
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -35,19 +34,6 @@ from tests.system.harness import (
 pytestmark = pytest.mark.broker
 
 FIRST_PORT = 17_100
-
-
-@pytest.fixture
-def cluster(kafka: str, namespace: str, tmp_path: Path) -> Cluster:
-    return Cluster(kafka, namespace, tmp_path / "home")
-
-
-@pytest.fixture
-def workers() -> Iterator[list[Worker]]:
-    started: list[Worker] = []
-    yield started
-    for worker in started:
-        worker.stop()
 
 
 def access_log(lines: int, seed: int) -> list[str]:
