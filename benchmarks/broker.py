@@ -30,10 +30,11 @@ class BenchBroker:
     folder: Path
     admin: AdminClient
 
-    def new_topic(self, name: str, partitions: int) -> str:
-        """Create a topic; its name is unique in the run."""
+    def new_topic(self, name: str, partitions: int, **config: str) -> str:
+        """Create a topic, dots of ``config`` written as underscores; its name is unique."""
         topic = f"{name}-{uuid.uuid4().hex[:6]}"
-        request = NewTopic(topic, num_partitions=partitions, replication_factor=1)
+        options = {key.replace("_", "."): value for key, value in config.items()}
+        request = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=options)
         self.admin.create_topics([request], operation_timeout=TIMEOUT_S)[topic].result()
         return topic
 

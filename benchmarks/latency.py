@@ -1,122 +1,219 @@
-"""How long it takes an event to be in the window a query answers, under load."""
+"""How long it takes an event to be in the window a query answers, under load, hop by hop.
+
+Single events of their own key, among constant traffic from another process. Of each is noted
+when the broker appended it (its timestamp), when a reader of committed records saw its
+partial, and when a query answered with it. A query is asked once that reader has seen the
+window's row committed, so asking takes next to nothing from the worker; what the reader takes
+to see it counts as the worker's. Next to each goes a plain record through a topic of its
+own, seen by the same reader: what producer, broker, reader and machine take without a worker.
+"""
 
 from __future__ import annotations
 
-import http.client
-import json
+import os
+import sys
 import threading
 import time
-import urllib.parse
+from collections.abc import Callable
 from dataclasses import dataclass
-from random import Random
 
-import confluent_kafka as ck
+import click
+from rich.console import Console
+from rich.table import Table
 
 from agents.topics import LOG_EVENTS
-from app.models.event import LogEvent, encode_event
-from benchmarks.broker import BenchBroker
-from benchmarks.engine_run import free_port, new_cluster
-from benchmarks.load import templates
-from benchmarks.process import usage
+from app.settings import CONFIG_DIR
+from benchmarks.broker import BenchBroker, bench_broker
+from benchmarks.configs import one_window
+from benchmarks.engine_run import PARTITIONS, free_port, new_cluster
+from benchmarks.probes import Probe, Reader, Sender
+from benchmarks.process import machine, usage
+from benchmarks.queries import percentile
+from benchmarks.results import VoidError, today, write
+from benchmarks.timed import MissedError
+from benchmarks.traffic import producer, traffic
+from tests.system.harness import Worker
 
-RATE = 20_000
-KEYS = 50
-SECONDS = 25
-WARM_UP_S = 5
-SLICE_S = 0.005
+RATES = (5_000, 20_000, 60_000)
+JUDGED_RATE = 20_000
+HOP_P99_MS_MAX = 75.0
+QUERY_P99_MS_MAX = 200.0
+RATE_SHARE_MIN = 0.95
+"""Traffic below this share of its rate says nothing about that rate."""
+SECONDS = 40
+WARM_UP_S = 5.0
 VISIBLE_S_MAX = 10.0
-ASK_EACH_S = 0.005
-PATH = "/api/v1/windows/requests_per_endpoint/"
+READY_S_MAX = 20.0
+SHIPPED, ONE_WINDOW = "shipped", "one-window"
 
 
-@dataclass(slots=True)
-class Traffic:
-    """Produces :data:`RATE` events per second until told to stop; ``sent`` counts them."""
-
-    producer: ck.Producer
-    topic: str
-    stop: threading.Event
-    sent: int = 0
-
-    def run(self) -> None:
-        """Send what is due, slice by slice."""
-        shapes = templates(KEYS, seed=1)
-        began = time.monotonic()
-        while not self.stop.wait(SLICE_S):
-            due = int((time.monotonic() - began) * RATE)
-            now_ms = time.time_ns() // 1_000_000
-            while self.sent < due:
-                shape = shapes[self.sent % len(shapes)]
-                head = (
-                    f'{{"event_id":"00000001-0000-4000-8000-{self.sent:012x}","timestamp":{now_ms}'
-                )
-                self.producer.produce(self.topic, (head + shape.tail).encode(), shape.key)
-                self.sent += 1
-            self.producer.poll(0)
+SPANS: dict[str, Callable[[Probe], float]] = {
+    "hop 1: append to partial": lambda p: p.partial - p.appended,
+    "hop 2: partial to query": lambda p: p.answered - p.partial,
+    "append to row committed": lambda p: p.row - p.appended,
+    "append to query": lambda p: p.answered - p.appended,
+    "send to query": lambda p: p.answered - p.sent,
+    "plain: append to read": lambda p: p.plain_seen - p.plain_appended,
+    "plain: send to read": lambda p: p.plain_seen - p.sent,
+}
+HOPS = tuple(SPANS)[:2]
+QUERY = "append to query"
 
 
-def bench_latency(broker: BenchBroker) -> str:
-    """Send to visible: single events of their own key, one at a time, through 20 000 events/s."""
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Milliseconds of one part of the way."""
+
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """One rate. ``rate``: events per second that came; cores are CPU seconds per second.
+
+    ``load_1m``: the machine's load; above its cores, others take their share of the time.
+    """
+
+    config: str
+    rate_wanted: int
+    rate: float
+    probes: int
+    spans: dict[str, Span]
+    worker_cores: float
+    broker_cores: float
+    load_1m: float
+
+
+def measure(broker: BenchBroker, rate: int, seconds: int, config: str) -> Latency:
+    """Probe one worker at one rate. Raises :class:`VoidError` when the traffic fell short."""
     cluster = new_cluster(broker)
-    worker = cluster.worker(free_port(), HEADRACE_DEMO="0", HEADRACE_COLLECT="0")
-    config = {"bootstrap.servers": broker.bootstrap, "linger.ms": 1, "compression.type": "lz4"}
-    producer = ck.Producer(config | {"partitioner": "murmur2_random", "log_level": 2})
-    topic = cluster.topic(LOG_EVENTS)
-    traffic = Traffic(producer, topic, threading.Event())
-    thread = threading.Thread(target=traffic.run)
+    folder = one_window(cluster.home) if config == ONE_WINDOW else CONFIG_DIR
+    worker = cluster.worker(
+        free_port(), HEADRACE_DEMO="0", HEADRACE_COLLECT="0", HEADRACE_CONFIG=str(folder)
+    )
+    plain = broker.new_topic("plain", 1, message_timestamp_type="LogAppendTime")
+    reader = Reader(cluster, folder, plain)
+    threads = [
+        threading.Thread(target=reader.run),
+        threading.Thread(target=reader.ask, args=(worker.port,)),
+    ]
     try:
         worker.ready()
-        thread.start()
-        time.sleep(WARM_UP_S)
-        began, sent = usage(worker.process.pid), traffic.sent
-        took_ms = _probe(producer, topic, worker.port, began.at + SECONDS)
-        ended, rate = usage(worker.process.pid), traffic.sent - sent
+        for thread in threads:
+            thread.start()
+        with traffic(broker.bootstrap, cluster.topic(LOG_EVENTS), rate):
+            return _measured(broker, worker, reader, rate, seconds, config)
     finally:
-        traffic.stop.set()
-        if thread.is_alive():
-            thread.join()
-        producer.flush(10)
+        reader.stop.set()
+        reader.committed.put(None)
+        for thread in threads:
+            if thread.is_alive():
+                thread.join()
         worker.stop()
-    seconds = ended.at - began.at
-    took_ms.sort()
-    return (
-        f"latency at {rate / seconds:,.0f} events/s, two hops, send to query-visible: "
-        f"p50 {took_ms[len(took_ms) // 2]:.0f} ms, p99 {took_ms[len(took_ms) * 99 // 100]:.0f} ms, "
-        f"longest {took_ms[-1]:.0f} ms of {len(took_ms)}; "
-        f"worker at {(ended.cpu_s - began.cpu_s) / seconds:.0%} of a core"
+
+
+def _measured(
+    broker: BenchBroker, worker: Worker, reader: Reader, rate: int, seconds: int, config: str
+) -> Latency:
+    topic = reader.cluster.topic(LOG_EVENTS)
+    time.sleep(WARM_UP_S)
+    if not reader.ready.wait(READY_S_MAX):
+        raise VoidError("the reader of committed records did not come to the ends of its topics")
+    sender = Sender(producer(broker.bootstrap), topic, reader.plain, reader.probes)
+    sent = sum(broker.ends(topic, PARTITIONS).values())
+    began, broker_began = usage(worker.process.pid), usage(broker.pid)
+    sender.run(seconds)
+    ended, broker_ended = usage(worker.process.pid), usage(broker.pid)
+    came = sum(broker.ends(topic, PARTITIONS).values()) - sent
+    sender.producer.flush(VISIBLE_S_MAX)
+    _await(reader.probes)
+    taken_s = ended.at - began.at
+    if came < RATE_SHARE_MIN * rate * taken_s:
+        raise VoidError(f"only {came / taken_s:,.0f} of {rate:,} events/s came: a busy machine")
+    return Latency(
+        config,
+        rate,
+        came / taken_s,
+        len(reader.probes),
+        {name: _span([of(probe) for probe in reader.probes]) for name, of in SPANS.items()},
+        (ended.cpu_s - began.cpu_s) / taken_s,
+        (broker_ended.cpu_s - broker_began.cpu_s) / taken_s,
+        os.getloadavg()[0],
     )
 
 
-def _probe(producer: ck.Producer, topic: str, port: int, until: float) -> list[float]:
-    """Milliseconds from sending an event to the first query that answers with it."""
-    draw = Random(3)  # noqa: S311 - spreads probes over epochs
-    took: list[float] = []
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    while time.monotonic() < until:
-        endpoint = f"/probe/{len(took)}"
-        event = LogEvent(
-            event_id=f"00000002-0000-4000-8000-{len(took):012x}",
-            timestamp=time.time_ns() // 1_000_000,
-            source="probe",
-            service=f"service-{draw.randrange(16)}",
-            endpoint=endpoint,
-            latency_ms=1.0,
-        )
-        began = time.monotonic()
-        producer.produce(topic, encode_event(event), event.service.encode())
-        while not _visible(connection, endpoint):
-            if time.monotonic() - began > VISIBLE_S_MAX:
-                raise TimeoutError(f"{endpoint} is in no window after {VISIBLE_S_MAX:.0f} s")
-            # Asking costs the worker CPU: not so often that it slows what is measured.
-            time.sleep(ASK_EACH_S)
-        took.append((time.monotonic() - began) * 1000)
-        time.sleep(draw.random() * 0.05)
-    connection.close()
-    return took
+def _await(probes: list[Probe]) -> None:
+    deadline = time.monotonic() + VISIBLE_S_MAX
+    while not all(probe.complete for probe in probes):
+        if time.monotonic() > deadline:
+            missing = sum(not probe.complete for probe in probes)
+            raise MissedError(
+                f"{missing} of {len(probes)} events are in no window {VISIBLE_S_MAX:.0f} s "
+                "after the last was sent"
+            )
+        time.sleep(0.05)
 
 
-def _visible(connection: http.client.HTTPConnection, endpoint: str) -> bool:
-    connection.request("GET", PATH + urllib.parse.quote(endpoint, safe=""))
-    reply = connection.getresponse()
-    body = reply.read()
-    return reply.status == http.HTTPStatus.OK and bool(json.loads(body)["windows"])
+def _span(values: list[float]) -> Span:
+    return Span(percentile(values, 0.5), percentile(values, 0.99), max(values))
+
+
+def show(found: list[Latency]) -> None:
+    """Print the table."""
+    table = Table(title=f"Latency in ms, p50 / p99 / longest\n{machine()}, {today()}")
+    table.add_column("")
+    for each in found:
+        table.add_column(f"{each.config}\n{each.rate_wanted:,} events/s", justify="right")
+    for name in SPANS:
+        spans = [each.spans[name] for each in found]
+        table.add_row(name, *(f"{s.p50_ms:.0f} / {s.p99_ms:.0f} / {s.max_ms:.0f}" for s in spans))
+    table.add_section()
+    table.add_row("events/s that came", *(f"{each.rate:,.0f}" for each in found))
+    table.add_row("probes", *(f"{each.probes:,}" for each in found))
+    table.add_row("worker, cores", *(f"{each.worker_cores:.2f}" for each in found))
+    table.add_row("broker, cores", *(f"{each.broker_cores:.2f}" for each in found))
+    table.add_row("load of the machine", *(f"{each.load_1m:.1f}" for each in found))
+    Console(width=130).print(table)
+
+
+def judge(found: list[Latency]) -> None:
+    """Raise :class:`MissedError` when a bound is not kept at the rate it is set for."""
+    bounds = dict.fromkeys(HOPS, HOP_P99_MS_MAX) | {QUERY: QUERY_P99_MS_MAX}
+    missed = [
+        f"{name} at {each.rate_wanted:,} events/s, {each.config}: p99 "
+        f"{each.spans[name].p99_ms:.0f} ms, allowed {most:.0f} ms"
+        for each in found
+        if each.rate_wanted == JUDGED_RATE
+        for name, most in bounds.items()
+        if not each.spans[name].p99_ms <= most
+    ]
+    if missed:
+        raise MissedError("missed: " + "; ".join(missed))
+
+
+@click.command()
+@click.option("--rate", type=click.IntRange(100, 200_000), multiple=True, help="Events a second.")
+@click.option("--seconds", type=click.IntRange(5, 3_600), default=SECONDS, help="Of each rate.")
+@click.option(
+    "--config",
+    type=click.Choice((ONE_WINDOW, SHIPPED)),
+    default=ONE_WINDOW,
+    help="One tumbling window, or all that ships.",
+)
+def latency(rate: tuple[int, ...], seconds: int, config: str) -> None:
+    """Time from an event to the query that shows it; writes benchmarks/results/latency-*.json."""
+    found: list[Latency] = []
+    try:
+        with bench_broker() as broker:
+            for each in rate or RATES:
+                click.echo(f"{each:,} events/s, {config} ...", err=True)
+                found.append(measure(broker, each, seconds, config))
+        judge(found)
+    except (MissedError, VoidError) as error:
+        sys.exit(str(error))
+    finally:
+        if found:
+            show(found)
+            click.echo(f"written to {write(f'latency-{config}', found)}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ WINDOW_MS = 60_000
 START_MS = 1_790_000_040_000
 """Start of a minute, in the past."""
 PRODUCE_TIMEOUT_S = 120
+TEMPLATES = 8_192
 
 _ID = "%08x-0000-4000-8000-%012x"
 _HEAD = '{"event_id":"' + _ID + '","timestamp":%d'
@@ -27,15 +29,15 @@ Row = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """An event without id and time: Kafka key, endpoint and the JSON that follows the time."""
+    """An event without id, time and endpoint: Kafka key, and the JSON that follows the time."""
 
     key: bytes
-    endpoint: str
     tail: str
+    """``%s`` stands for the endpoint."""
 
-    def value(self, seed: int, number: int, timestamp_ms: int) -> bytes:
-        """The event of that number and time."""
-        return (_HEAD % (seed, number, timestamp_ms) + self.tail).encode()
+    def value(self, seed: int, number: int, timestamp_ms: int, endpoint: str) -> bytes:
+        """The event of that number, time and endpoint."""
+        return (_HEAD % (seed, number, timestamp_ms) + self.tail % endpoint).encode()
 
 
 @dataclass(slots=True)
@@ -53,24 +55,34 @@ class Load:
 
     def generate(self) -> Iterator[tuple[bytes, bytes]]:
         """``(key, value)`` of each event. Counts them in ``rows``."""
-        shapes = templates(self.keys, self.seed)
+        shapes, names = templates(self.seed), endpoints(self.keys)
+        drawn = draws(self.keys, self.seed)
         seed, rows = self.seed, self.rows
-        number = 0
-        while number < self.events:
-            for shape in shapes[: self.events - number]:
-                timestamp = START_MS + number * 1000 // RATE
-                rows[shape.endpoint, timestamp - timestamp % WINDOW_MS] += 1
-                yield shape.key, shape.value(seed, number, timestamp)
-                number += 1
+        for number in range(self.events):
+            shape, endpoint = shapes[number % TEMPLATES], names[drawn[number % len(drawn)]]
+            timestamp = START_MS + number * 1000 // RATE
+            rows[endpoint, timestamp - timestamp % WINDOW_MS] += 1
+            yield shape.key, shape.value(seed, number, timestamp, endpoint)
 
 
-def templates(keys: int, seed: int) -> list[Template]:
-    """Events as a web shop's gateway writes them; each key at least a few times."""
+def endpoints(keys: int) -> list[str]:
+    """Names of so many endpoints."""
+    return [f"/api/v1/shop/{number}" for number in range(keys)]
+
+
+def draws(keys: int, seed: int) -> array[int]:
+    """Endpoints of events by number, nearly each at least a few times. Repeats at its end."""
     draw = random.Random(seed)  # noqa: S311 - load, not secrets
-    return [_template(draw, keys) for _ in range(max(8_192, 8 * keys))]
+    return array("I", draw.choices(range(keys), k=max(TEMPLATES, 8 * keys)))
 
 
-def _template(draw: random.Random, keys: int) -> Template:
+def templates(seed: int) -> list[Template]:
+    """Events as a web shop's gateway writes them, of any endpoint."""
+    draw = random.Random(seed)  # noqa: S311 - load, not secrets
+    return [_template(draw) for _ in range(TEMPLATES)]
+
+
+def _template(draw: random.Random) -> Template:
     event = LogEvent(
         event_id=_ID % (0, 0),
         timestamp=START_MS,
@@ -78,7 +90,7 @@ def _template(draw: random.Random, keys: int) -> Template:
         service=f"service-{draw.randrange(SERVICES)}",
         type="http_request",
         ingest_ts=START_MS,
-        endpoint=f"/api/v1/shop/{draw.randrange(keys)}",
+        endpoint="%s",
         method="GET",
         status=503 if draw.random() < 0.03 else 200,
         latency_ms=round(draw.lognormvariate(3, 1), 3),
@@ -87,9 +99,9 @@ def _template(draw: random.Random, keys: int) -> Template:
     )
     encoded = encode_event(event)
     head = (_HEAD % (0, 0, START_MS)).encode()
-    if not encoded.startswith(head) or decode_event(encoded) != event:
+    if not encoded.startswith(head) or decode_event(encoded) != event or encoded.count(b"%") != 1:
         raise AssertionError("the canonical encoding no longer begins with id and time")
-    return Template(event.service.encode(), event.endpoint or "", encoded[len(head) :].decode())
+    return Template(event.service.encode(), encoded[len(head) :].decode())
 
 
 class Backlog:

@@ -17,8 +17,8 @@ from app.engine.lanes import LANE_HEADER
 from app.models.event import LogEvent, encode_event
 from benchmarks.broker import BenchBroker
 from benchmarks.engine_run import free_port, new_cluster
-from benchmarks.latency import RATE, Traffic
 from benchmarks.timed import MissedError
+from benchmarks.traffic import RATE, Traffic
 from tests.system.harness import Worker, wait_for
 
 QUERIES_PER_S = 500

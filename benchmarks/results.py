@@ -7,9 +7,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.process import machine
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 RESULTS = Path(__file__).parent / "results"
 PLAIN = "faust plain"
@@ -96,13 +102,17 @@ def today() -> str:
 
 def keep(results: Sequence[Result], machine: str, date: str, void: str | None) -> Path:
     """Write ``results/latest.json``; ``void`` says why the run is void, None that it is not."""
+    return _dump("latest", {"machine": machine, "date": date, "void": void}, results)
+
+
+def write(name: str, results: Sequence[DataclassInstance], **about: object) -> Path:
+    """Write ``results/<name>.json``: machine, date, what is said ``about`` all, the results."""
+    return _dump(name, {"machine": machine(), "date": today(), **about}, results)
+
+
+def _dump(name: str, about: dict[str, object], results: Sequence[DataclassInstance]) -> Path:
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "latest.json"
-    document = {
-        "machine": machine,
-        "date": date,
-        "void": void,
-        "results": [asdict(result) for result in results],
-    }
+    path = RESULTS / f"{name}.json"
+    document = about | {"results": [asdict(result) for result in results]}
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return path
