@@ -24,6 +24,7 @@ from app.engine.queries import EngineQueries
 from app.kafka import Kafka
 from app.models.event import LogEvent
 from tables.history.datasets import DATASETS
+from tables.history.reader import History
 from web.entities.room import EntityRoom
 from web.entities.statetopic import StateTopic
 from web.gateway.logs import LogsGateway
@@ -82,7 +83,7 @@ def install_web(app: Headrace, producer: IngestProducer) -> None:
     queries = EngineQueries(engine, app, engine.clock)
     gateway = LogsGateway(producer, app.settings.ingest_rate, clock, REGISTRY)
     live = LiveFeed(declared(app.windows, REQUESTS_WINDOW), queries, clock)
-    rounds = AuditRounds(audit_target(app), audited(app.windows), clock, REGISTRY)
+    rounds = AuditRounds(audit_target(app), audited(app.windows, app.sessions), clock, REGISTRY)
     sources = tuple(spec.topic for spec in app.specs)
     deps = WebDeps(
         app.settings,
@@ -92,6 +93,7 @@ def install_web(app: Headrace, producer: IngestProducer) -> None:
         live,
         clock,
         REGISTRY,
+        History(app.settings.history_folder, app.settings.namespace),
         sources,
         rounds.last,
         (SessionRoom(queries, app.sessions, clock), entity_room(app, queries, producer)),

@@ -13,7 +13,8 @@ from yarl import URL
 FORWARDED: Final = "X-Headrace-Forwarded"
 """Names the worker a request comes from: it is answered here or not at all."""
 
-ANSWER_BYTES_MAX: Final = 8 << 20
+ANSWER_BYTES_MAX: Final = 32 << 20
+"""A month of minutes is about 12 MB."""
 CONNECTIONS_MAX: Final = 64
 BREAKER_FAILURES: Final = 3
 """Failures in a row after which a worker is not asked for a while."""

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from app.engine.query import Queries
 from app.settings import Settings
+from tables.history.reader import History
 from tables.windows.spec import WindowSpec
 from web.api import api_routes
 from web.gateway.logs import LogsGateway
@@ -18,7 +19,8 @@ from web.live.feed import REPORT_PATH, LiveFeed
 from web.page import page_routes
 from web.peers import Peers
 from web.problem import Kind, ProblemError, problems
-from web.queries import consumers, ledger, monitoring, requests, trends, windows
+from web.queries import consumers, ledger, monitoring, requests, trends, window_pages, windows
+from web.queries.archive import Archive
 from web.queries.condition import Condition
 
 REQUESTS_WINDOW = "requests_per_endpoint"
@@ -53,6 +55,7 @@ class WebDeps:
     live: LiveFeed
     clock: Callable[[], int]
     registry: CollectorRegistry
+    history: History
     sources: tuple[str, ...] = ()
     audit: ledger.LastVerdict = ledger.no_verdict
     rooms: tuple[Room, ...] = ()
@@ -105,13 +108,16 @@ def _view_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
 def build_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
     """Every route of the worker, the page's among them."""
     condition = Condition(deps.settings, deps.queries, deps.registry)
-    of_windows = windows.WindowQueries(deps.queries, peers, deps.windows, deps.clock)
+    of_windows = windows.WindowQueries(
+        deps.queries, peers, deps.windows, deps.clock, Archive(deps.history)
+    )
+    pages = window_pages.WindowPages(deps.queries, peers, deps.windows)
     accounts = ledger.Ledger(deps.queries, peers, deps.sources, deps.audit)
     return [
         web.post("/api/v1/logs", deps.gateway.handle),
         web.post("/api/v1/logs/ingest", deps.gateway.handle),
-        web.get(f"{windows.PATH}/{{name}}", of_windows.page),
-        web.get(f"{windows.PATH}/{{name}}/{{key:.+}}", of_windows.one),
+        web.get(f"{window_pages.PATH}/{{name}}", pages.page),
+        web.get(f"{window_pages.PATH}/{{name}}/{{key:.+}}", of_windows.one),
         web.get(ledger.PATH, accounts.handle),
         web.get(consumers.PATH, consumers.Consumers(deps.queries, peers, deps.sources).handle),
         web.get("/metrics", condition.metrics),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from aiohttp import web
@@ -26,6 +27,7 @@ from app.engine.query import (
 from app.models.event import LogEvent
 from app.settings import Settings
 from tables.histogram import bucket
+from tables.history.reader import History
 from tables.lanes import LANES_TABLE
 from tables.windows.keys import row_key
 from tables.windows.spec import ErrorsWhen, WindowSpec
@@ -79,6 +81,7 @@ TRENDS = WindowSpec(
     global_row=True,
 )
 SPECS = (SPEC, ERRORS, TRENDS)
+NO_HISTORY = Path("/nonexistent/history")
 
 
 def stats_of(latencies_ms: Sequence[float], errors: int = 0) -> WindowStats:
@@ -306,6 +309,7 @@ async def running_worker(
     rate: int = 50_000,
     overrides: Mapping[str, object] | None = None,
     period_s: float = 3_600,
+    history: Path = NO_HISTORY,
 ) -> AsyncIterator[Worker]:
     """A worker's web server on a free port, known to the cluster by its URL.
 
@@ -321,7 +325,9 @@ async def running_worker(
     no_entities = NoEntities()
     room = EntityRoom(settings, queries, {}, no_entities, no_entities, ManualClock(NOW), registry)
     sessions = SessionRoom(queries, (), clock)
-    deps = WebDeps(settings, queries, SPECS, gateway, live, clock, registry, rooms=(room, sessions))
+    archived = History(history, "")
+    rooms = (room, sessions)
+    deps = WebDeps(settings, queries, SPECS, gateway, live, clock, registry, archived, rooms=rooms)
     install(app, deps)
     server = TestServer(app)
     async with TestClient(server) as client:

@@ -22,7 +22,8 @@ from app.engine.clock import SystemClock
 from app.engine.partitioner import partition_for
 from app.models.event import LogEvent, decode_event
 from app.settings import Settings
-from tests.web.fakes import PARTITIONS, SPEC, SPECS, MemoryQueries, cluster_of
+from tables.history.reader import History
+from tests.web.fakes import NO_HISTORY, PARTITIONS, SPEC, SPECS, MemoryQueries, cluster_of
 from web.gateway.logs import LogsGateway
 from web.gateway.producer import IngestMetrics, IngestProducer, IngestUnavailable
 from web.live.feed import LiveFeed
@@ -88,7 +89,9 @@ async def ingesting(bootstrap: str, settings: Settings, **limits: int) -> AsyncI
     gateway = LogsGateway(producer, settings.ingest_rate, clock.now_ms, registry)
     live = LiveFeed(SPEC, queries, clock.now_ms)
     app = web.Application()
-    install(app, WebDeps(settings, queries, SPECS, gateway, live, clock.now_ms, registry))
+    history = History(NO_HISTORY, "")
+    deps = WebDeps(settings, queries, SPECS, gateway, live, clock.now_ms, registry, history)
+    install(app, deps)
     topic = settings.topic("application-logs")
     try:
         async with TestClient(TestServer(app)) as client:

@@ -71,6 +71,8 @@ async def test_the_answer_has_the_documented_shape(cluster: Cluster, two: tuple[
         "partition": partition,
         "worker": "w1",
         "staleness_ms": 7,
+        "watermark_ms": NOW + 10_000,
+        "partial": False,
     }
     assert [each["state"] for each in windows] == ["final", "closed", "open"]
     assert windows[0] == windows[0] | {

@@ -24,17 +24,21 @@ def parse_range(query: Mapping[str, str], advance_ms: int, now_ms: int) -> TimeR
 
     Raises a 400 :class:`ProblemError` that names the field and the limit.
     """
-    wanted = parse_time_range(query, now_ms)
+    return within(parse_time_range(query, now_ms), advance_ms, WINDOWS_MAX)
+
+
+def within(wanted: TimeRange, advance_ms: int, windows_max: int) -> TimeRange:
+    """The range, unless it holds more windows than one answer does: then a 400."""
     from_ms, to_ms = wanted.from_ms, wanted.to_ms
     if (
         from_ms is not None
         and to_ms is not None
-        and -(-(to_ms - from_ms) // advance_ms) > WINDOWS_MAX
+        and -(-(to_ms - from_ms) // advance_ms) > windows_max
     ):
         raise refusal(
             "to",
-            f"the range holds more than {WINDOWS_MAX} windows: "
-            f"ask for at most {WINDOWS_MAX * advance_ms} ms",
+            f"the range holds more than {windows_max} windows: "
+            f"ask for at most {windows_max * advance_ms} ms",
         )
     return wanted
 

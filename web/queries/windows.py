@@ -4,61 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from heapq import merge
-from typing import Final
 from urllib.parse import quote, urlencode
 
-import msgspec
 from aiohttp import web
 
 from app.engine.chunks import LaneMark
 from app.engine.query import NotOwnedError, NotReadyError, Owner, Queries
 from tables.lanes import LANES_TABLE
-from tables.windows.answer import State, WindowAnswer, window_answer
+from tables.windows.answer import State, WindowAnswer, row_watermark_ms, window_answer
 from tables.windows.finals import FINALS_TABLE
-from tables.windows.keys import fits, key_prefix
+from tables.windows.keys import fits
 from tables.windows.spec import WindowSpec
+from tables.windows.stats import WindowStats
 from web.peers import PeerAnswer, PeerError, Peers
 from web.problem import Kind, ProblemError, json_response
+from web.queries.archive import SPAN_MAX, Archive, document, reaches_back
 from web.queries.panes import lane_marks, newest_panes, newest_windows, revisions
 from web.queries.params import (
     Consistency,
-    encode_cursor,
     parse_consistency,
-    parse_cursor,
-    parse_limit,
     parse_range,
     parse_state,
+    within,
 )
-from web.queries.rows import KeyRow, OpenTable, has_key, in_slices, latest_rows
+from web.queries.rows import OpenTable, has_key, in_slices
 from web.queries.scatter import (
     HOP_TIMEOUT_S,
     PARTIALS_TOPIC,
-    gather,
     is_forwarded,
-    local_partitions,
     moving,
     restoring,
 )
-from web.queries.times import TimeRange
-
-PATH: Final = "/api/v1/windows"
-
-
-class ListedKey(msgspec.Struct, frozen=True):
-    """A key with its newest window."""
-
-    key: str
-    window: WindowAnswer
-    partition: int
-    worker: str
-
-
-class _Page(msgspec.Struct, frozen=True):
-    """What is read of another worker's list."""
-
-    keys: list[ListedKey]
-    cursor: str | None
+from web.queries.times import TimeRange, parse_time_range
+from web.queries.window_pages import PATH, named_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +68,11 @@ class WindowQueries:
         peers: Peers,
         windows: Sequence[WindowSpec],
         clock: Callable[[], int],
+        archive: Archive,
     ) -> None:
         """``clock`` gives epoch milliseconds, from which relative times count."""
         self._clock = clock
+        self._archive = archive
         self._queries = queries
         self._peers = peers
         self._specs = {spec.name: spec for spec in windows}
@@ -100,16 +80,19 @@ class WindowQueries:
     async def one(self, request: web.Request) -> web.Response:
         """Windows of one key; ``from``/``to`` bound their starts, else the newest 1 440.
 
+        A range that begins before what state holds spans state and history: each window
+        then says its ``source``.
         ``state`` keeps those that are open, closed or final of these.
         A key that is not found as it stands is looked for with a leading slash, so that a
         path may be appended to the address without encoding it. With ``consistency=stale``
         a standby may answer; the answer then says from what role, position and age.
         """
-        spec = self._spec(request)
+        spec = named_spec(self._specs, request)
+        now_ms = self._clock()
         asked = _Asked(
             spec,
             request.match_info["key"],
-            parse_range(request.query, spec.advance_ms, self._clock()),
+            _wanted(spec, request.query, now_ms),
             parse_consistency(request.query),
             parse_state(request.query),
             is_forwarded(request, self._queries),
@@ -121,46 +104,6 @@ class WindowQueries:
             if answer is not None:
                 return answer
         raise ProblemError(Kind.NOT_FOUND, f"window {spec.name} has no key {key[:200]!r}")
-
-    async def page(self, request: web.Request) -> web.Response:
-        """Keys with their newest window over all partitions, a page at a time."""
-        spec = self._spec(request)
-        limit, after = parse_limit(request.query), parse_cursor(request.query)
-        forwarded = is_forwarded(request, self._queries)
-        missing: list[str] = []
-        listed = await self._local_page(spec, limit + 1, after, missing)
-        more = False
-        if not forwarded:
-            cursor = {} if after is None else {"cursor": encode_cursor(after)}
-            query = urlencode({"limit": str(limit)} | cursor)
-            others = await gather(
-                self._queries, self._peers, f"{PATH}/{spec.name}?{query}", _page_of
-            )
-            missing += others.missing
-            listed += [each for page in others.answers for each in page.keys]
-            more = any(page.cursor is not None for page in others.answers)
-        by_key = {each.key: each for each in listed}
-        ordered = sorted(by_key.values(), key=lambda each: key_prefix(each.key))
-        page, more = ordered[:limit], more or len(ordered) > limit
-        return json_response(
-            {
-                "name": spec.name,
-                "size_ms": spec.size_ms,
-                "advance_ms": spec.advance_ms,
-                "keys": page,
-                "cursor": encode_cursor(page[-1].key) if more and page else None,
-                "partial": bool(missing),
-                "missing": missing,
-            }
-        )
-
-    def _spec(self, request: web.Request) -> WindowSpec:
-        name = request.match_info["name"]
-        spec = self._specs.get(name)
-        if spec is None:
-            known = ", ".join(sorted(self._specs)) or "none"
-            raise ProblemError(Kind.NOT_FOUND, f"no window is named {name[:64]!r}; known: {known}")
-        return spec
 
     async def _ask(self, asked: _Asked) -> web.Response | None:
         """The answer of whoever owns the key; None: the owner does not have it."""
@@ -213,7 +156,8 @@ class WindowQueries:
                     "staleness_ms": replica.staleness_ms,
                 }
             panes = await newest_panes(open_table, spec, key, asked.wanted)
-            if not panes and not has_key(open_table(), key):
+            back = reaches_back(spec, asked.wanted, self._clock())
+            if not panes and not back and not has_key(open_table(), key):
                 return None
             lanes = self._opener(partition, LANES_TABLE, asked.consistency)
             marks = lane_marks(lanes(), [stats for _, stats in panes])
@@ -231,17 +175,24 @@ class WindowQueries:
             windows += window_answer(spec, [window], marks, written)
         if asked.state is not None:
             windows = [each for each in windows if each["state"] == asked.state]
-        return json_response(
-            {
-                "name": spec.name,
-                "key": key,
-                "size_ms": spec.size_ms,
-                "advance_ms": spec.advance_ms,
-                "windows": windows,
-                "partition": partition,
-                "worker": self._queries.worker,
-                **reading,
-            }
+        head = {
+            "name": spec.name,
+            "key": key,
+            "size_ms": spec.size_ms,
+            "advance_ms": spec.advance_ms,
+            "partition": partition,
+            "worker": self._queries.worker,
+            "watermark_ms": _watermark_ms([stats for _, stats in panes], marks),
+            "partial": False,
+            **reading,
+        }
+        if not back:
+            return json_response({**head, "windows": windows})
+        body, sources = await self._archive.windows(spec, key, asked.wanted, windows)
+        if not any(sources.values()):
+            return None
+        return web.Response(
+            body=document({**head, "sources": sources}, body), content_type="application/json"
         )
 
     def _opener(self, partition: int, table: str, consistency: Consistency = "owner") -> OpenTable:
@@ -249,40 +200,21 @@ class WindowQueries:
             return lambda: self._queries.replica(PARTIALS_TOPIC, partition).table(table)
         return lambda: self._queries.table(PARTIALS_TOPIC, partition, table)
 
-    async def _local_page(
-        self, spec: WindowSpec, limit: int, after: str | None, missing: list[str]
-    ) -> list[ListedKey]:
-        """Up to ``limit`` keys of this worker's partitions; a partition that leaves is missing."""
-        partitions = local_partitions(self._queries)
-        sources = [
-            latest_rows(self._opener(partition, spec.name), partition, after)
-            for partition in partitions
-        ]
-        rows: list[KeyRow] = []
-        marks: dict[int, Mapping[str, LaneMark]] = {}
-        try:
-            async for row in in_slices(merge(*sources, key=lambda row: key_prefix(row.key))):
-                rows.append(row)
-                if len(rows) >= limit:
-                    break
-            for partition in {row.partition for row in rows}:
-                of_partition = [row.stats for row in rows if row.partition == partition]
-                table = self._opener(partition, LANES_TABLE)()
-                marks[partition] = lane_marks(table, of_partition)
-        except NotReadyError as exc:
-            raise restoring(exc) from exc
-        except NotOwnedError:
-            missing.append(self._queries.worker)
-        listed: list[ListedKey] = []
-        async for row in in_slices(iter(rows)):
-            known = marks.get(row.partition, {})
-            (window,) = window_answer(spec, [(row.start_ms, row.stats)], known)
-            listed.append(ListedKey(row.key, window, row.partition, self._queries.worker))
-        return listed
+
+def _wanted(spec: WindowSpec, query: Mapping[str, str], now_ms: int) -> TimeRange:
+    """The range asked for; one that reaches into the history ends now at the latest."""
+    given = parse_time_range(query, now_ms)
+    if not reaches_back(spec, given, now_ms):
+        return parse_range(query, spec.advance_ms, now_ms)
+    to_ms = now_ms + 1 if given.to_ms is None else given.to_ms
+    return within(TimeRange(given.from_ms, to_ms), spec.advance_ms, SPAN_MAX)
 
 
-def _page_of(body: bytes) -> _Page:
-    return msgspec.json.decode(body, type=_Page)
+def _watermark_ms(rows: Sequence[WindowStats], marks: Mapping[str, LaneMark]) -> int | None:
+    """How far the lanes that fed the rows have come at least; None: none is awake."""
+    fed = {stats.lanes for stats in rows}
+    ats = (row_watermark_ms(lanes, marks) for lanes in fed)
+    return min((at for at in ats if at is not None), default=None)
 
 
 def _passed_on(answer: PeerAnswer) -> web.Response:

@@ -1,0 +1,77 @@
+"""One question over state and history: nothing missing, nothing twice, each with its source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from tables.history.datasets import WINDOWS
+from tests.history.rows import archive, window
+from tests.web.fakes import MINUTE, NOW, SPEC, cluster_of, running_worker, stats_of
+
+KEY = "/cart"
+PATH = f"/api/v1/windows/{SPEC.name}/{quote(KEY, safe='')}"
+DAY = 24 * 60 * MINUTE
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    """Three windows: of two days ago, and the two before the newest."""
+    starts = (NOW - 2 * DAY, NOW - 3 * MINUTE, NOW - 2 * MINUTE)
+    archive(tmp_path, WINDOWS, [window(KEY, start, revision=2) for start in starts])
+    return tmp_path
+
+
+async def test_a_range_that_reaches_back_spans_state_and_history(history: Path) -> None:
+    cluster = cluster_of("w1")
+    for minutes_ago in (2, 1, 0):
+        cluster.put(KEY, NOW - minutes_ago * MINUTE, stats_of([1.0]))
+    cluster.mark(NOW)
+    async with running_worker(cluster, history=history) as worker:
+        answer = await worker.json(f"{PATH}?from=-3d")
+        hot = await worker.json(f"{PATH}?from=-10m")
+    assert [(each["start"], each["source"]) for each in answer["windows"]] == [
+        (NOW - 2 * DAY, "cold"),
+        (NOW - 3 * MINUTE, "cold"),
+        (NOW - 2 * MINUTE, "hot"),
+        (NOW - MINUTE, "hot"),
+        (NOW, "hot"),
+    ]
+    assert answer["sources"] == {"hot": 3, "cold": 2}
+    cold = answer["windows"][0]
+    assert (cold["state"], cold["revision"], cold["count"], cold["p99"]) == ("final", 2, 20, 3.0)
+    assert hot["windows"] == [
+        {name: value for name, value in each.items() if name != "source"}
+        for each in answer["windows"][2:]
+    ]
+
+
+async def test_a_key_that_state_forgot_is_found_in_the_history_alone(history: Path) -> None:
+    async with running_worker(cluster_of("w1"), history=history) as worker:
+        answer = await worker.json(f"{PATH}?from=-3d&to=-1d")
+        assert answer["sources"] == {"hot": 0, "cold": 1}
+        await worker.json(PATH, 404)
+        await worker.json(f"{PATH}?from=-3d&to=-2d", 404)  # half-open
+        await worker.json(f"/api/v1/windows/{SPEC.name}/nobody?from=-3d", 404)
+
+
+async def test_another_worker_is_asked_for_the_whole_span(history: Path) -> None:
+    cluster = cluster_of("w1", "w2")
+    async with (
+        running_worker(cluster, "w1", history=history) as one,
+        running_worker(cluster, "w2", history=history) as two,
+    ):
+        answers = [await worker.json(f"{PATH}?from=-3d") for worker in (one, two)]
+    assert answers[0] == answers[1]
+    assert answers[0]["sources"]["cold"] == 3
+
+
+async def test_a_span_of_more_than_a_month_of_minutes_is_a_400_with_the_limit(
+    history: Path,
+) -> None:
+    async with running_worker(cluster_of("w1"), history=history) as worker:
+        problem = await worker.json(f"{PATH}?from=-40d", 400)
+    assert problem["errors"][0]["field"] == "to"
+    assert "44640 windows" in problem["detail"]

@@ -1,0 +1,107 @@
+"""What only files hold: closed windows and sessions older than state, beside what state has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from tables.history.datasets import ArchivedSession, ColdWindow
+from tables.history.reader import History, HistoryError, HistoryTimeoutError
+from tables.history.span import Place, span
+from tables.windows.answer import WindowAnswer
+from tables.windows.spec import WindowSpec
+from web.problem import Kind, ProblemError
+from web.queries.times import TimeRange, refusal
+
+SPAN_MAX: Final = 44_640
+"""Windows of an answer that reaches into the history: a month of minutes."""
+ASKED_AT_ONCE: Final = 2
+WAITING_MAX: Final = 16
+RETRY_AFTER_S: Final = 2
+
+T = TypeVar("T")
+
+
+class ColdAnswer(ColdWindow, frozen=True, gc=False, kw_only=True):
+    """A window as its final record told it."""
+
+    state: str = "final"
+    source: Place = "cold"
+
+
+class Archive:
+    """The history, asked from threads: few questions at once, and few that wait."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._turns = asyncio.Semaphore(ASKED_AT_ONCE)
+        self._waiting = 0
+
+    async def windows(
+        self, spec: WindowSpec, key: str, wanted: TimeRange, hot: Sequence[WindowAnswer]
+    ) -> tuple[bytes, dict[str, int]]:
+        """JSON of the windows of a key in a range, hot ones as given, and how many are which.
+
+        Each says its ``source``. Raises a 503 :class:`ProblemError` when the history does
+        not answer.
+        """
+        from_ms, to_ms = wanted.from_ms or 0, wanted.to_ms
+        assert to_ms is not None  # noqa: S101 - for the type checker
+
+        def read() -> tuple[bytes, dict[str, int]]:
+            found = self._history.windows(spec.name, key, from_ms, to_ms, SPAN_MAX)
+            cold = [ColdAnswer(*msgspec.structs.astuple(each)) for each in found]
+            rows = [
+                {**row, "source": place} if isinstance(row, dict) else row
+                for place, row in span(hot, cold, _start_of_hot, _start_of_cold)
+            ]
+            held = {"hot": len(hot), "cold": len(rows) - len(hot)}
+            return msgspec.json.encode(rows), held
+
+        return await self._ask(read)
+
+    async def sessions(
+        self, type_: str, user: str, from_ms: int, to_ms: int, limit: int
+    ) -> list[ArchivedSession]:
+        """Closed sessions of a user that began in the range, the newest ``limit``."""
+        return await self._ask(lambda: self._history.sessions(type_, user, from_ms, to_ms, limit))
+
+    async def _ask(self, read: Callable[[], T]) -> T:
+        if self._waiting >= WAITING_MAX:
+            raise _busy("too many questions wait for the history")
+        self._waiting += 1
+        try:
+            async with self._turns:
+                return await asyncio.to_thread(read)
+        except HistoryTimeoutError as exc:
+            raise refusal("from", str(exc)) from exc
+        except HistoryError as exc:
+            raise _busy(str(exc)) from exc
+        finally:
+            self._waiting -= 1
+
+
+def _busy(reason: str) -> ProblemError:
+    return ProblemError(Kind.UNAVAILABLE, reason, retry_after_s=RETRY_AFTER_S)
+
+
+def _start_of_hot(window: WindowAnswer) -> int:
+    return window["start"]
+
+
+def _start_of_cold(window: ColdWindow) -> int:
+    return window.start
+
+
+def reaches_back(spec: WindowSpec, wanted: TimeRange, now_ms: int) -> bool:
+    """Whether a range begins before what state is sure to hold of a window that closes."""
+    from_ms = wanted.from_ms
+    return spec.closes and from_ms is not None and from_ms < now_ms - spec.retention_ms
+
+
+def document(head: dict[str, Any], windows: bytes) -> bytes:
+    """The answer: ``head`` with the encoded ``windows``."""
+    return msgspec.json.encode({**head, "windows": msgspec.Raw(windows)})
