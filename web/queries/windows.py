@@ -189,11 +189,18 @@ class WindowQueries:
         if not back:
             return json_response({**head, "windows": windows})
         body, sources = await self._archive.windows(spec, key, asked.wanted, windows)
-        if not any(sources.values()):
+        if not any(sources.values()) and not self._knows(open_table, key):
             return None
         return web.Response(
             body=document({**head, "sources": sources}, body), content_type="application/json"
         )
+
+    @staticmethod
+    def _knows(open_table: OpenTable, key: str) -> bool:
+        try:
+            return has_key(open_table(), key)
+        except (NotReadyError, NotOwnedError):
+            return False  # it left meanwhile, and the history has no such key
 
     def _opener(self, partition: int, table: str, consistency: Consistency = "owner") -> OpenTable:
         if consistency == "stale":
