@@ -29,6 +29,7 @@ from benchmarks.results import (
     show,
     today,
 )
+from benchmarks.sessions import bench_a48_8_active_lookup
 from benchmarks.stock_run import measure_stock
 from benchmarks.timed import MissedError, bench_a39_1_posted_event_on_topic, bench_ship
 
@@ -104,6 +105,14 @@ def windows(keys: int, events: int) -> None:
 
 
 main.add_command(latency)
+
+
+@main.command()
+def sessions() -> None:
+    """A48.8: a million open sessions in one worker, its memory, and active lookups."""
+    _check(bench_a48_8_active_lookup)
+
+
 main.add_command(failover)
 main.add_command(recovery)
 main.add_command(bench_history)

@@ -64,11 +64,14 @@ def test_a48_3_exactly_the_gap_apart_is_one_session_a_millisecond_more_is_two() 
     rig = Rig()
     start = at("10:00")
     for user, apart in (("same", 30 * MINUTE), ("apart", 30 * MINUTE + 1)):
-        rig.feed([event(start, user)])
-        rig.feed([event(start + apart, user)])
-        rig.feed([event(start + apart, f"{user}-batch"), event(start, f"{user}-batch")])
-    counts = {user: len(rig.row(user)) for user in ("same", "apart", "same-batch", "apart-batch")}
-    assert counts == {"same": 1, "apart": 2, "same-batch": 1, "apart-batch": 2}
+        early, late = start, start + apart
+        for order, times in {"in order": (early, late), "late": (late, early)}.items():
+            for time in times:
+                rig.feed([event(time, f"{user} {order}")])
+            rig.feed([event(time, f"{user} {order}, one batch") for time in times])
+    for how in ("in order", "late", "in order, one batch", "late, one batch"):
+        assert len(rig.row(f"same {how}")) == 1
+        assert len(rig.row(f"apart {how}")) == 2
 
 
 def test_a48_4_an_event_23_h_late_merges_and_one_25_h_late_goes_to_the_late_topic() -> None:

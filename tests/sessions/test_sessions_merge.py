@@ -5,10 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from agents.sessions.repartition import encode_partial
-from agents.topics import DEAD_LETTERS, SESSION_PARTIALS
+from agents.log_events.decode import read_events
+from agents.sessions.local import LocalSessions
+from agents.sessions.repartition import encode_partial, session_repartition
+from agents.topics import DEAD_LETTERS, LOG_EVENTS, SESSION_PARTIALS
+from app.engine.batch import Headers, RecordBatch
 from app.engine.chunks import Chunk, LaneMark, encode_chunk
 from app.engine.epoch import TaskId
+from app.engine.lanes import LANE_HEADER, Lanes
 from tables.lanes import LANES_TABLE, LaneTimes
 from tables.sessions.closing import kept_sessions
 from tables.sessions.rows import UserSessions
@@ -133,6 +137,25 @@ def test_silent_live_lanes_go_on_by_the_clock_from_the_furthest_of_them() -> Non
     assert with_silence(marks, 4, 10_000).of_lane("") == -1
     marks["1/"] = LaneMark(2_000, 100, idle=False)
     assert with_silence(marks, 3, 10_000).of_lane("") == 100
+
+
+def test_events_of_two_lanes_in_one_batch_wait_each_for_its_own() -> None:
+    [spec] = Rig().specs
+    step = LocalSessions(spec, session_repartition(SESSION_PARTIALS))
+    headers: list[Headers] = [(), ((LANE_HEADER, b"f"),)] * 2
+    values = [event(TEN + n * MINUTE) for n in range(4)]
+    batch = RecordBatch("log-events", 0, range(4), [TEN] * 4, [b""] * 4, values, headers)
+    seen = step(read_events(batch, Lanes()), batch, Rig().driver.tasks[TaskId(LOG_EVENTS, 0)], TEN)
+    [(_, partials)] = seen.partials
+    [partial] = partials.values()
+    [session] = partial.sessions
+    assert (session.lanes, session.count) == (("", "f"), 4)
+    single = [event(TEN, "a"), event(TEN, "b")] * 2
+    batch = RecordBatch("log-events", 0, range(4), [TEN] * 4, [b""] * 4, single, headers)
+    seen = step(read_events(batch, Lanes()), batch, Rig().driver.tasks[TaskId(LOG_EVENTS, 0)], TEN)
+    [(_, partials)] = seen.partials
+    lanes = {user: partial.sessions[0].lanes for (_, user, _), partial in partials.items()}
+    assert lanes == {"a": ("",), "b": ("f",)}
 
 
 def test_a_user_of_many_lanes_waits_for_all_there_are() -> None:
