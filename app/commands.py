@@ -25,6 +25,7 @@ from app.kafka import Kafka, connect
 from app.settings import Settings
 from tables.history.datasets import DATASETS
 from tables.history.folder import dataset_folder
+from tables.sessions.config import load_sessions
 from tables.windows.spec import load_windows
 
 
@@ -92,7 +93,8 @@ def _audit(settings: Settings) -> click.Command:
             kafka.record_bytes_max,
         )
         windows = load_windows(settings.config / "windows.yaml")
-        sys.exit(audit_command(target, audited(windows), SystemClock().now_ms))
+        sessions = load_sessions(settings.config / "sessions.yaml")
+        sys.exit(audit_command(target, audited(windows, sessions), SystemClock().now_ms))
 
     return audit
 

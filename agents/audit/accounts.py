@@ -4,15 +4,16 @@ Exact at any cut (offset, counts and side outputs belong to one transaction):
 
 - records in: the group's own count of a partition = records of its log below the offset
 - late, rejected: the group's counts = side records that name an offset below it
+- made: events that name an offset of a shipper's topic below it = records there less the
+  dead letters, by number, and by checksum of their ids
 - rows: sums over a changelog's rows at its position = sums over the chunks below it
+- finals: none is written twice
 
 Exact where the committed offset did not move while the auditor read, otherwise within what
 was in flight between the two looks:
 
 - windows: of each source partition, events with the window's key less those dead-lettered
   = events that its chunks count or call late
-- events: records of the shippers' topics less their dead letters = events made of them, by
-  number, and by checksum of their ids
 """
 
 from __future__ import annotations
@@ -21,20 +22,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from agents.audit.books import Books, TopicPartition
-from agents.audit.facts import (
-    CHECKSUM,
-    MADE,
-    MADE_CHECKSUM,
-    RECORDS,
-    WINDOWS,
-    Account,
-    same_checksum,
-)
+from agents.audit.books import SHIPPED, Books, TopicPartition
+from agents.audit.facts import CHECKSUM, RECORDS, WINDOWS, same_checksum
+from agents.audit.marks import Account
 from agents.topics import (
-    APPLICATION_LOGS,
     DEAD_LETTERS,
-    INFRASTRUCTURE_METRICS,
+    ENTITY_EVENTS,
     LATE_EVENTS,
     LOG_EVENTS,
     SESSION_PARTIALS,
@@ -42,8 +35,7 @@ from agents.topics import (
     WINDOW_PARTIALS,
 )
 
-SHIPPED: Final = (APPLICATION_LOGS, INFRASTRUCTURE_METRICS)
-SOURCES: Final = (*SHIPPED, LOG_EVENTS, WINDOW_PARTIALS, SESSION_PARTIALS)
+SOURCES: Final = (*SHIPPED, LOG_EVENTS, WINDOW_PARTIALS, SESSION_PARTIALS, ENTITY_EVENTS)
 DECLARED_LATER_MS: Final = 60_000
 """A window whose first partial is this much younger than the log's first record was declared
 while the log was being read."""
@@ -153,19 +145,12 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Sums of every source partition at a cut: what came in, was late, was rejected."""
+    """Sums of every source partition at a cut: what came in, was late, was rejected, was made."""
 
     records: Sums
     late: Sums
     rejected: Sums
-
-    def less(self, topics: Sequence[str], place: int) -> int:
-        """Sum over the topics' partitions of what came in less what was rejected."""
-        return sum(
-            sums[place] - self.rejected[tp][place]
-            for tp, sums in self.records.items()
-            if tp[0] in topics
-        )
+    made: Sums
 
 
 def settle(books: Books, cut: Cut) -> Settled:
@@ -175,6 +160,7 @@ def settle(books: Books, cut: Cut) -> Settled:
         {tp: book.settle(at[tp]) for tp, book in books.sources.items()},
         {tp: book.settle(at[tp]) for tp, book in books.late.items()},
         {tp: book.settle(at[tp]) for tp, book in books.rejected.items()},
+        {tp: book.settle(at[tp]) for tp, book in books.made.items()},
     )
 
 
@@ -205,7 +191,7 @@ def own_counts(
         ]
         twice = books.order.broken.get(tp, 0)
         if twice:
-            checks.append(Check("side records twice", *tp, 0, 0, twice))
+            checks.append(Check("offsets named twice", *tp, 0, 0, twice))
     return checks
 
 
@@ -283,18 +269,20 @@ def rows(books: Books, now_ms: int) -> list[Check]:
     return checks
 
 
-def events(
-    made: Sequence[int], books: Books, first: Settled, last: Settled, side_excuse: str
-) -> list[Check]:
-    """Shippers' records against the events made of them: by number, and by their ids."""
-    excuse = _log_excuse(books, (*SHIPPED, LOG_EVENTS)) or side_excuse
-    low, high = first.less(SHIPPED, RECORDS), last.less(SHIPPED, RECORDS)
-    found = made[MADE]
-    checks = [
-        Check("made of shippers' records", LOG_EVENTS, None, low, max(low, high), found, excuse)
-    ]
-    still = all(first.records[tp] == last.records[tp] for tp in first.records if tp[0] in SHIPPED)
-    if still and (found == low or excuse):
-        apart = made[MADE_CHECKSUM] - first.less(SHIPPED, CHECKSUM)
-        checks.append(Check("ids of events", LOG_EVENTS, None, 0, 0, apart, excuse, ids=True))
+def events(books: Books, settled: Settled, side_excuse: str) -> list[Check]:
+    """Each shipper's partition against the events that name it: by number, and by their ids."""
+    checks = []
+    for tp, made in settled.made.items():
+        came, rejected = settled.records[tp], settled.rejected[tp]
+        wanted = came[RECORDS] - rejected[RECORDS]
+        excuse = _log_excuse(books, (tp[0], LOG_EVENTS)) or side_excuse
+        checks.append(Check("made", *tp, wanted, wanted, made[RECORDS], excuse))
+        if made[RECORDS] == wanted or excuse:
+            apart = made[CHECKSUM] - came[CHECKSUM] + rejected[CHECKSUM]
+            checks.append(Check("ids of events", *tp, 0, 0, apart, excuse, ids=True))
     return checks
+
+
+def finals(books: Books) -> list[Check]:
+    """No final comes twice."""
+    return [Check("written twice", *tp, 0, 0, book.twice) for tp, book in books.finals.items()]

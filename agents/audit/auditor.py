@@ -15,36 +15,45 @@ from typing import Final
 import confluent_kafka as ck
 
 from agents.audit import accounts
-from agents.audit.accounts import SHIPPED, SOURCES, Check, Cut, Judge
-from agents.audit.books import Books, RowsBook, SourceBook, TopicPartition
-from agents.audit.facts import Origin, Reading, Vector, Window, read_origin, total
+from agents.audit.accounts import SOURCES, Check, Cut, Judge
+from agents.audit.books import SHIPPED, Books, RowsBook, SourceBook, TopicPartition
+from agents.audit.facts import Audited, Reading, Vector
+from agents.audit.finals import IDS_MAX, FinalsBook
+from agents.audit.marks import Origin, read_made, read_origin
 from agents.audit.reader import AuditError, Reader
 from agents.audit.report import Report, excuses, topic_lines
 from agents.topics import (
     DEAD_LETTERS,
+    ENTITY_EVENTS,
     LATE_EVENTS,
     LOG_EVENTS,
     SESSION_PARTIALS,
+    SESSIONS_CLOSED,
     WINDOW_CHANGELOG,
     WINDOW_PARTIALS,
+    WINDOWS_FINAL,
 )
 
 PASSES_MAX: Final = 5
 CUT_BELOW_BYTES: Final = 128 << 10
 """A dead letter that would not fit its topic is cut, by less than this below the largest."""
 SIDES: Final = (LATE_EVENTS, DEAD_LETTERS)
-TOPICS: Final = (*SOURCES, *SIDES, WINDOW_CHANGELOG)
+FINALS: Final = (WINDOWS_FINAL, SESSIONS_CLOSED)
+COUNTED: Final = (SESSION_PARTIALS, ENTITY_EVENTS)
+"""Sources whose records are counted and not looked into."""
+TOPICS: Final = (*SOURCES, *SIDES, *FINALS, WINDOW_CHANGELOG)
 
 
 class Auditor:
     """Remembers what it has read, so that each round reads only what is new."""
 
-    def __init__(
-        self, reader: Reader, windows: tuple[Window, ...], clock: Callable[[], int]
-    ) -> None:
+    def __init__(self, reader: Reader, configured: Audited, clock: Callable[[], int]) -> None:
         """``clock`` gives epoch milliseconds."""
         self._reader = reader
-        self._reading = Reading(windows, reader.target.record_bytes_max - CUT_BELOW_BYTES)
+        self._unique_ms = configured.unique_ms
+        self._reading = Reading(
+            configured.windows, reader.target.record_bytes_max - CUT_BELOW_BYTES
+        )
         self._clock = clock
         self._read = 0
         self._begin({})
@@ -54,8 +63,12 @@ class Auditor:
         self._judge = Judge()
         self._next: dict[TopicPartition, int] = dict(starts)
         self._opened = dict(starts)
+        ids_max = IDS_MAX // max(1, sum(topic in FINALS for topic, _ in starts))
         for (topic, partition), start in starts.items():
-            if topic in SOURCES:
+            if topic in FINALS:
+                book = FinalsBook(topic, self._unique_ms[topic], ids_max)
+                books.finals[topic, partition] = book
+            elif topic in SOURCES:
                 books.source(topic, partition, start)
             elif topic == WINDOW_CHANGELOG:
                 books.rows[partition] = RowsBook(self._reading)
@@ -88,26 +101,26 @@ class Auditor:
         in_flight: dict[str, int] = {}
         for (topic, _), book in books.sources.items():
             in_flight[topic] = in_flight.get(topic, 0) + book.in_flight
-        made = total(
-            (book.everything() for tp, book in books.sources.items() if tp[0] == LOG_EVENTS),
-            self._reading.width,
-        )
         chunks = {partition: list(sums) for partition, sums in books.partials.items()}
         behind = [tp for tp, book in books.sources.items() if book.full]
         side_excuses = self._side_excuses()
         checks = accounts.own_counts(books, cut, first, side_excuses)
         checks += accounts.rows(books, self._clock())
+        checks += accounts.finals(books)
+        dead = side_excuses.get(DEAD_LETTERS, "")
+        if self._made_full() or any(tp[0] == LOG_EVENTS for tp in behind):
+            checks += [accounts.unknown(topic) for topic in SHIPPED]
+        else:
+            checks += accounts.events(books, first, dead)
         second = reader.cut(SOURCES)
         # Settled first, so that nothing has to be kept of what is read up to there.
         accounts.settle(books, second)
         self._advance({tp: each.offset for tp, each in second.items()})
         last = accounts.settle(books, second)
-        dead = side_excuses.get(DEAD_LETTERS, "")
         if any(tp[0] in (LOG_EVENTS, WINDOW_PARTIALS) for tp in behind):
             checks.append(accounts.unknown(LOG_EVENTS))
         else:
             checks += accounts.windows(chunks, books, first, last, dead)
-            checks += accounts.events(made, books, first, last, dead)
         return self._report(began, cut, first, in_flight, checks, behind)
 
     def _report(
@@ -127,6 +140,12 @@ class Auditor:
         notes += [f"{t}/{p}: too far behind to compare what lies ahead" for t, p in behind]
         if any(book.overflow for book in books.rows.values()):
             notes.append(f"{WINDOW_CHANGELOG}: too many rows to follow, rows are not compared")
+        for (topic, partition), kept in books.finals.items():
+            where = f"{topic}/{partition}"
+            if kept.forgotten:
+                notes.append(f"{where}: too many finals to remember all that may not come again")
+            if kept.foreign:
+                notes.append(f"{where}: {kept.foreign} records are no finals")
         if books.unaddressed:
             notes.append(f"{books.unaddressed} dead letters or late records name no partition read")
         return Report(
@@ -164,6 +183,10 @@ class Auditor:
                 found[topic] = "retention has removed its oldest records"
         return found
 
+    def _made_full(self) -> bool:
+        """Whether as many events are ahead of the group as may be kept."""
+        return any(book.full for book in self._books.made.values())
+
     # -- records ---------------------------------------------------------------------------
 
     def _advance(self, ends: Mapping[TopicPartition, int]) -> None:
@@ -183,10 +206,12 @@ class Auditor:
             self._take_side(tp, records)
         elif topic == WINDOW_CHANGELOG:
             self._books.row(partition, ((r.key(), r.value()) for r in records))
+        elif topic in FINALS:
+            self._books.finals[tp].add((r.value(), r.timestamp()[1]) for r in records)
         else:
             book = self._books.sources[tp]
             self._take_source(book, tp, records)
-            return not book.full
+            return not (book.full or (topic == LOG_EVENTS and self._made_full()))
         return True
 
     def _take_source(self, book: SourceBook, tp: TopicPartition, records: list[ck.Message]) -> None:
@@ -194,15 +219,17 @@ class Auditor:
         first_ms = records[0].timestamp()[1]
         taken: list[tuple[int, Vector]] = []
         if topic == LOG_EVENTS:
-            event = self._reading.event
-            taken = [(r.offset() or 0, event(r.key(), r.value())) for r in records]
+            for record in records:
+                vector = self._reading.event(record.value())
+                taken.append((record.offset() or 0, vector))
+                self._books.event(tp, read_made(_headers(record)), vector)
         elif topic == WINDOW_PARTIALS:
             for record in records:
                 source, vector = self._reading.chunk(record.value())
                 taken.append((record.offset() or 0, vector))
                 if source >= 0:
                     self._books.partial(source, vector, record.timestamp()[1])
-        elif topic == SESSION_PARTIALS:
+        elif topic in COUNTED:
             counted = self._reading.counted()
             taken = [(r.offset() or 0, counted) for r in records]
         else:
@@ -225,12 +252,12 @@ class Auditor:
             return self._reading.shipped(origin.topic, origin.partition, origin.offset, value)
         if origin.topic == WINDOW_PARTIALS:
             return self._reading.chunk(record.value())[1]
-        if origin.topic == SESSION_PARTIALS:
+        if origin.topic in COUNTED:
             return self._reading.counted()
         table = _headers(record).get("table")
         if table is not None:
-            return self._reading.late_event(record.key(), record.value(), table.decode())
-        return self._reading.event(record.key(), record.value())
+            return self._reading.late_event(record.value(), table.decode())
+        return self._reading.event(record.value())
 
 
 def _headers(record: ck.Message) -> dict[str, bytes | None]:

@@ -12,10 +12,16 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from agents.audit.facts import WINDOWS, Origin, Reading, Vector, total
+from agents.audit.facts import WINDOWS, Reading, Vector, total
+from agents.audit.finals import FinalsBook
+from agents.audit.marks import Origin
+from agents.topics import APPLICATION_LOGS, INFRASTRUCTURE_METRICS
 
 PENDING_MAX: Final = 10_000
 """Records in flight kept per partition (about 2 MB); reading waits there for the group."""
+MADE_WIDTH: Final = 2
+"""Of what was made only number and checksum are kept."""
+SHIPPED: Final = (APPLICATION_LOGS, INFRASTRUCTURE_METRICS)
 ROWS_MAX: Final = 500_000
 """Rows of windows the auditor follows (about 60 MB); with more it leaves rows unchecked."""
 TOLD_MAX: Final = 20
@@ -62,18 +68,16 @@ class SourceBook:
         self._sum(below)
         return list(self.settled)
 
-    def everything(self) -> list[int]:
-        """Sums of all that was read."""
-        beyond = total((vector for _, vector in self._pending), self._width)
-        return [a + b for a, b in zip(self.settled, beyond, strict=True)]
-
     def _sum(self, vectors: Sequence[Vector]) -> None:
         if vectors:
             self.settled = total([self.settled, *vectors], self._width)
 
 
 class SideBook:
-    """Late records, or dead letters, of one source partition, by the offsets they came from."""
+    """What was made of one source partition's records (late records, dead letters, events).
+
+    Settled by the offsets they came from.
+    """
 
     def __init__(self, width: int) -> None:
         self.settled = [0] * width
@@ -82,15 +86,15 @@ class SideBook:
         self._width = width
 
     @property
-    def in_flight(self) -> int:
-        """Records that name an offset the group has not passed."""
-        return len(self._pending)
+    def full(self) -> bool:
+        """Whether as many name an offset that the group has not passed as may be kept."""
+        return len(self._pending) >= PENDING_MAX
 
     def add(self, offset: int, vector: Vector) -> None:
         """Take in the record made of the one at ``offset``."""
         if offset < self._cut:
             self.settled = total([self.settled, vector], self._width)
-        elif len(self._pending) < PENDING_MAX:
+        else:
             self._pending.append((offset, vector))
 
     def settle(self, cut: int) -> list[int]:
@@ -104,7 +108,7 @@ class SideBook:
 
 
 class Order:
-    """Within a partition of a side topic, one source's offsets ascend: a second one is seen."""
+    """Within a partition of an output topic, a source's offsets ascend: a second one is seen."""
 
     def __init__(self) -> None:
         self._last: dict[tuple[TopicPartition, TopicPartition], int] = {}
@@ -112,7 +116,7 @@ class Order:
         self.told: list[str] = []
 
     def see(self, where: TopicPartition, origin: Origin) -> None:
-        """Take note of a side record that lies in partition ``where``."""
+        """Take note of a record that lies in partition ``where``."""
         source = (origin.topic, origin.partition)
         last = self._last.get((where, source), -1)
         if origin.offset > last:
@@ -185,6 +189,8 @@ class Books:
         self.sources: dict[TopicPartition, SourceBook] = {}
         self.late: dict[TopicPartition, SideBook] = {}
         self.rejected: dict[TopicPartition, SideBook] = {}
+        self.made: dict[TopicPartition, SideBook] = {}
+        self.finals: dict[TopicPartition, FinalsBook] = {}
         self.partials: dict[int, list[int]] = {}
         self.first_partial_ms: dict[int, int] = {}
         self.rows: dict[int, RowsBook] = {}
@@ -199,6 +205,8 @@ class Books:
             book = self.sources[topic, partition] = SourceBook(start, width)
             self.late[topic, partition] = SideBook(width)
             self.rejected[topic, partition] = SideBook(width)
+            if topic in SHIPPED:
+                self.made[topic, partition] = SideBook(MADE_WIDTH)
         return book
 
     def side(
@@ -214,7 +222,15 @@ class Books:
             self.unaddressed += 1
             return
         self.order.see(where, origin)
-        book.add(origin.offset, vector)
+        if not book.full:
+            book.add(origin.offset, vector)
+
+    def event(self, where: TopicPartition, origin: Origin | None, vector: Vector) -> None:
+        """Take in an event of ``log-events``; one that came another way was made of nothing."""
+        book = None if origin is None else self.made.get((origin.topic, origin.partition))
+        if origin is not None and book is not None:
+            self.order.see(where, origin)
+            book.add(origin.offset, vector[:MADE_WIDTH])
 
     def partial(self, source: int, vector: Vector, timestamp_ms: int) -> None:
         """Take in the sums of a chunk that ``source`` (a partition of log-events) sent."""

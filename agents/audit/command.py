@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.audit.auditor import Auditor
-from agents.audit.facts import Window
+from agents.audit.facts import Audited
 from agents.audit.reader import AuditError, AuditTarget, Reader
 from agents.audit.report import FINDINGS_MAX, Report
 
@@ -30,7 +30,7 @@ _COLOURS: Final = {"balanced": "green", "in flight": "cyan", "trimmed": "yellow"
 
 def audit_command(
     target: AuditTarget,
-    windows: tuple[Window, ...],
+    configured: Audited,
     clock: Callable[[], int],
     console: Console | None = None,
 ) -> int:
@@ -42,7 +42,7 @@ def audit_command(
     console = console or Console(highlight=False, soft_wrap=True)
     reader = Reader(target, 1.0, lambda: False)
     try:
-        report = Auditor(reader, windows, clock).round()
+        report = Auditor(reader, configured, clock).round()
     except AuditError as exc:
         console.print(f"audit: {exc}", markup=False)
         return 1

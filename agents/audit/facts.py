@@ -1,9 +1,8 @@
 """What one record says, read by the auditor's own lights. Pure.
 
-A record becomes a vector of numbers, and vectors are added: ``records``, ``checksum``,
-``made``, ``made_checksum``, then two numbers for each window. Checksums are sums of 64-bit
-hashes of event ids (taken modulo 2^64 where they are compared), so order is irrelevant and
-duplicates are not.
+A record becomes a vector of numbers, and vectors are added: ``records``, ``checksum``, then
+two numbers for each window. Checksums are sums of 64-bit hashes of event ids (taken modulo
+2^64 where they are compared), so order is irrelevant and duplicates are not.
 """
 
 from __future__ import annotations
@@ -16,12 +15,14 @@ from uuid import UUID, uuid5
 
 import msgspec
 
+from agents.topics import SESSIONS_CLOSED, WINDOWS_FINAL
 from app.models.rules import ALIASES
+from tables.sessions.spec import SessionSpec
 from tables.windows.spec import WindowSpec
 from tables.windows.window import GLOBAL_KEY
 
 Vector = tuple[int, ...]
-RECORDS, CHECKSUM, MADE, MADE_CHECKSUM, WINDOWS = range(5)
+RECORDS, CHECKSUM, WINDOWS = range(3)
 """Places in a vector. Window ``w`` has ``WINDOWS + 2 * w`` (events: with the key; partials
 and rows: counted) and the place after it (late records, partials and rows: late)."""
 
@@ -34,30 +35,6 @@ _KEYS: Final = ("service", "endpoint")
 _ROW_KEY: Final = slice(2, -8)
 """The key in a row's key, which its length and the row's start surround."""
 _DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a late record or a dead letter comes from."""
-
-    topic: str
-    partition: int
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What the engine says it did with a partition up to a committed offset."""
-
-    applied: int
-    late: int
-    duplicate: int
-    rejected: int
-
-    @property
-    def records(self) -> int:
-        """All that came in."""
-        return self.applied + self.late + self.duplicate + self.rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +53,21 @@ class Window:
     everything: str | None = None
 
 
-def audited(specs: Iterable[WindowSpec]) -> tuple[Window, ...]:
-    """What the auditor needs of the configured windows."""
-    return tuple(
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What is configured, as far as the auditor needs it.
+
+    ``unique_ms``: within which time, by topic, no final may come twice. Once the engine has
+    let go of a row, what comes again (an old file, shipped once more) is written again.
+    """
+
+    windows: tuple[Window, ...]
+    unique_ms: Mapping[str, int]
+
+
+def audited(specs: Sequence[WindowSpec], sessions: Iterable[SessionSpec]) -> Audited:
+    """What the auditor needs of the configured windows and kinds of sessions."""
+    windows = tuple(
         Window(
             s.name,
             s.key if s.key in _KEYS and not s.where else None,
@@ -88,6 +77,12 @@ def audited(specs: Iterable[WindowSpec]) -> tuple[Window, ...]:
         )
         for s in specs
     )
+    # Half the retention: a row's began with its last event, before the final was written.
+    kept_ms = {
+        WINDOWS_FINAL: max((s.retention_ms for s in specs), default=0),
+        SESSIONS_CLOSED: min((s.retention_ms for s in sessions), default=0),
+    }
+    return Audited(windows, {topic: ms // 2 for topic, ms in kept_ms.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +102,6 @@ class _Event(msgspec.Struct, gc=False):
     event_id: str | None = None
     service: str | None = None
     endpoint: str | None = None
-    ingest_ts: int | None = None
 
 
 class _Stats(msgspec.Struct, array_like=True, gc=False):
@@ -209,36 +203,24 @@ class Reading:
         """A record of a shipper's topic."""
         whole = None if value is not None and len(value) >= self.large_bytes else value
         checksum = id_hash(event_id_of(topic, partition, offset, whole))
-        return (1, checksum, 0, 0, *(0,) * (2 * len(self.windows)))
+        return (1, checksum, *(0,) * (2 * len(self.windows)))
 
-    def event(self, key: bytes | None, value: bytes | None) -> Vector:
-        """A record of ``log-events``.
-
-        It counts as *made* of a shipper's record when it has what the normaliser gives to
-        every event: an id, an ingest time, and its service as the record's key. What others
-        write to the topic directly is left out of that comparison.
-        """
+    def event(self, value: bytes | None) -> Vector:
+        """A record of ``log-events``."""
         try:
             event = _read_event(b"" if value is None or len(value) >= self.large_bytes else value)
         except _DECODE_ERRORS:
-            return (1, 0, 0, 0, *(0,) * (2 * len(self.windows)))
-        event_id, service = event.event_id, event.service
-        checksum = 0 if event_id is None else id_hash(event_id)
-        made = (
-            event_id is not None
-            and event.ingest_ts is not None
-            and service is not None
-            and service.encode("utf-8", "surrogatepass") == key
-        )
+            return self.counted()
+        checksum = 0 if event.event_id is None else id_hash(event.event_id)
         keyed: list[int] = []
         for window in self.windows:
             has_key = window.key is not None and getattr(event, window.key) is not None
             keyed += (int(has_key), 0)
-        return (1, checksum, int(made), checksum if made else 0, *keyed)
+        return (1, checksum, *keyed)
 
-    def late_event(self, key: bytes | None, value: bytes | None, table: str) -> Vector:
+    def late_event(self, value: bytes | None, table: str) -> Vector:
         """A late record made of one of ``log-events``: which window called it late, if one did."""
-        vector = list(self.event(key, value))
+        vector = list(self.event(value))
         for w, window in enumerate(self.windows):
             vector[WINDOWS + 2 * w + 1] = int(window.name == table)
         return tuple(vector)
@@ -265,7 +247,7 @@ class Reading:
                     sums[place] += stats.count
                     sums[place + 1] += stats.late
         except _DECODE_ERRORS:
-            return -1, (1, *(0,) * (self.width - 1))
+            return -1, self.counted()
         return chunk.source, tuple(sums)
 
     def row(self, key: bytes, value: bytes | None) -> tuple[int, Row | None] | None:
@@ -290,26 +272,3 @@ class Reading:
         except _DECODE_ERRORS:
             return -1, None
         return known[0], Row(known[0], stats.count, stats.late)
-
-
-def read_account(metadata: str | None) -> Account | None:
-    """Counts in the metadata of a committed offset: ``h1|applied,late,duplicate,rejected|...``."""
-    parts = (metadata or "").split("|", 2)
-    if len(parts) != 3 or parts[0] != "h1":
-        return None
-    numbers = parts[1].split(",")
-    if len(numbers) != 4 or not all(n.isascii() and n.isdigit() for n in numbers):
-        return None
-    return Account(*map(int, numbers))
-
-
-def read_origin(headers: Mapping[str, bytes | None]) -> Origin | None:
-    """Coordinates of a late record or dead letter; None: it was never a record of a topic."""
-    topic = headers.get("original_topic")
-    partition = headers.get("original_partition")
-    offset = headers.get("original_offset")
-    if topic is None or partition is None or offset is None:
-        return None
-    if not (partition.isdigit() and offset.isdigit() and len(partition) < 7 and len(offset) < 20):
-        return None
-    return Origin(topic.decode("utf-8", "replace"), int(partition), int(offset))

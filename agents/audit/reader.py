@@ -17,7 +17,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from agents.audit.accounts import Committed, Cut
 from agents.audit.books import TopicPartition
-from agents.audit.facts import read_account
+from agents.audit.marks import read_account
 
 BATCH: Final = 500
 """Records taken at once: about 3 ms of work, so that a worker's event loop hardly waits."""

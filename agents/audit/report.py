@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Final
 
 from agents.audit.accounts import SOURCES, Committed, Cut, Finding, Settled, Verdict, worst
 from agents.audit.books import Books
 from agents.audit.facts import RECORDS
-from agents.topics import WINDOW_CHANGELOG, WINDOW_PARTIALS
+from agents.topics import (
+    SESSION_PARTIALS,
+    SESSIONS_CLOSED,
+    WINDOW_CHANGELOG,
+    WINDOW_PARTIALS,
+    WINDOWS_FINAL,
+)
 
+ACCOUNTS: Final = {
+    WINDOW_CHANGELOG: WINDOW_PARTIALS,
+    WINDOWS_FINAL: WINDOW_PARTIALS,
+    SESSIONS_CLOSED: SESSION_PARTIALS,
+}
 FINDINGS_MAX = 20
 """Mismatches and notes named one by one."""
 
@@ -77,9 +89,9 @@ class Report:
 
 
 def account_of(finding: Finding) -> str:
-    """Topic whose account a finding belongs to: a changelog's is its source's."""
+    """Topic whose account a finding belongs to: a changelog's, and finals', is their source's."""
     topic = finding.check.topic
-    return WINDOW_PARTIALS if topic == WINDOW_CHANGELOG else topic
+    return ACCOUNTS.get(topic, topic)
 
 
 def topic_lines(

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from agents.audit.accounts import SOURCES
 from agents.audit.auditor import Auditor
-from agents.audit.facts import Window
+from agents.audit.facts import Audited
 from agents.audit.reader import AuditError, AuditStoppedError, AuditTarget, Reader
 from agents.audit.report import FINDINGS_MAX, Report
 
@@ -30,14 +30,14 @@ class AuditRounds:
     def __init__(
         self,
         target: AuditTarget,
-        windows: tuple[Window, ...],
+        configured: Audited,
         clock: Callable[[], int],
         registry: CollectorRegistry,
         period_s: float = PERIOD_S,
     ) -> None:
         """``clock`` gives epoch milliseconds."""
         self._target = target
-        self._windows = windows
+        self._configured = configured
         self._clock = clock
         self._period_s = period_s
         self._mismatch = Gauge(
@@ -59,7 +59,7 @@ class AuditRounds:
         loop = asyncio.get_running_loop()
         thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
         reader = Reader(self._target, SHARE, self._stopped.is_set)
-        auditor = Auditor(reader, self._windows, self._clock)
+        auditor = Auditor(reader, self._configured, self._clock)
         try:
             while True:
                 await asyncio.sleep(self._period_s)

@@ -20,6 +20,8 @@ from app.models import rules
 from app.models.event import DECODE_ERRORS, LogEvent, conforms, decode_canonical, encode_event
 from app.models.incoming import FieldError, NotJsonError, normalise, parse_json
 
+ORIGIN_HEADER: Final = "origin"
+"""Which record an event was made of: ``topic/partition:offset``."""
 CARRIED_HEADERS: Final = frozenset({LANE_HEADER, "trace_id", "correlation_id"})
 """Headers that stay with the event; the rest belongs to the topic it leaves."""
 
@@ -32,6 +34,8 @@ _REASON_MAX: Final = 900
 def normalise_step(output_topic: str) -> Step:
     """Step that emits, for each record, one event on ``output_topic`` keyed by its service.
 
+    Each carries the header :data:`ORIGIN_HEADER`, so that whoever counts can tell what came of
+    which record.
     Every record ends as applied (one output, in order) or as a reject of kind
     VALIDATION. "Now" is the record's own ingest time, never the clock.
     """
@@ -39,14 +43,16 @@ def normalise_step(output_topic: str) -> Step:
     def step(batch: RecordBatch, view: View, now_ms: int) -> Effects:  # noqa: ARG001 - contract
         effects = Effects()
         outputs = effects.outputs
-        for index, (raw, ingest_ms, headers) in enumerate(
-            zip(batch.values, batch.timestamps, batch.headers, strict=True)
+        origins = f"{batch.topic}/{batch.partition}:%d".encode()
+        for index, (raw, ingest_ms, headers, offset) in enumerate(
+            zip(batch.values, batch.timestamps, batch.headers, batch.offsets, strict=True)
         ):
             made = _fast(raw, ingest_ms) or _slow(batch, index)
             if isinstance(made, Reject):
                 effects.rejects.append(made)
             else:
-                kept = _carried(headers) if headers else ()
+                origin = (ORIGIN_HEADER, origins % offset)
+                kept = (*_carried(headers), origin) if headers else (origin,)
                 outputs.append(Output(output_topic, made[0], made[1], kept))
         effects.applied = len(outputs)
         return effects
@@ -95,4 +101,4 @@ def _reject(index: int, errors: list[FieldError]) -> Reject:
 
 
 def _carried(headers: Headers) -> Headers:
-    return tuple(pair for pair in headers if pair[0] in CARRIED_HEADERS)
+    return [pair for pair in headers if pair[0] in CARRIED_HEADERS]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from agents.audit import accounts
 from agents.audit.accounts import Check, Committed, Finding, Judge, worst
 from agents.audit.books import Books, RowsBook
-from agents.audit.facts import Account, Origin, Reading, Vector, Window, total
+from agents.audit.facts import Reading, Vector, Window, total
+from agents.audit.marks import Account, Origin
 from app.engine.changelog import POSITION_KEY, row_record_key
 from tables.windows.stats import WindowAggregate, WindowStats
 
@@ -27,22 +28,21 @@ fates = st.sampled_from(
 histories = st.lists(st.tuples(st.integers(0, PARTITIONS - 1), fates), max_size=40)
 
 
-def event(number: int, *, made: bool, keyed: bool) -> Vector:
-    checksum = number * 2_654_435_761
-    return (1, checksum, int(made), checksum * made, int(keyed), 0)
+def event(number: int, *, keyed: bool) -> Vector:
+    return (1, number * 2_654_435_761, int(keyed), 0)
 
 
 @dataclass
 class World:
     """A pipeline that does everything right; tests then change what the topics hold.
 
-    Every event came through application-logs/0, offset = its number. Each batch of a
+    Every event came through application-logs/0, offset = its number = its origin. Each batch of a
     partition became one chunk, merged into one row of the changelog of its number.
     """
 
     history: Sequence[tuple[int, str]]
     start: int = 0
-    events: dict[int, list[Vector]] = field(default_factory=dict)
+    events: dict[int, list[tuple[int, Vector]]] = field(default_factory=dict)
     sides: list[tuple[str, int, int, Vector]] = field(default_factory=list)
     chunks: list[tuple[int, Vector]] = field(default_factory=list)
     row: tuple[int, int] = (0, 0)
@@ -51,28 +51,28 @@ class World:
     def __post_init__(self) -> None:
         for number, (partition, fate) in enumerate(self.history):
             log = self.events.setdefault(partition, [])
-            vector = event(number, made=True, keyed=fate not in ("keyless", "late elsewhere"))
+            vector = event(number, keyed=fate not in ("keyless", "late elsewhere"))
             counts = self.counts.setdefault(partition, [0, 0, 0, 0])
             if fate == "rejected":
                 self.sides.append((fate, partition, len(log), vector))
                 counts[3] += 1
             elif fate in ("late", "late elsewhere"):
-                told = (*vector[:5], int(fate == "late"))
+                told = (*vector[:3], int(fate == "late"))
                 self.sides.append(("late", partition, len(log), told))
                 counts[1] += 1
             else:
                 counts[0] += 1
             if fate in ("applied", "late"):
-                self.chunks.append((partition, (1, 0, 0, 0, fate == "applied", fate == "late")))
-            log.append(vector)
-        sums = total([vector for _, vector in self.chunks], 6)
-        self.row = (sums[4], sums[5])
+                self.chunks.append((partition, (1, 0, fate == "applied", fate == "late")))
+            log.append((number, vector))
+        sums = total([vector for _, vector in self.chunks], 4)
+        self.row = (sums[2], sums[3])
 
     def findings(self, first: dict[int, int] | None = None) -> list[Finding]:
         """Findings with partitions of log-events first seen at these offsets, then at the end."""
         books, judge = Books(READING), Judge()
         shipped = books.source("application-logs", 0, 0)
-        shipped.add([(n, event(n, made=False, keyed=False)) for n in range(len(self.history))], NOW)
+        shipped.add([(n, event(n, keyed=False)) for n in range(len(self.history))], NOW)
         for partition in range(PARTITIONS):
             books.source("log-events", partition, self.start)
         partials = books.source("window-partials", 0, 0)
@@ -81,9 +81,12 @@ class World:
         cut = self.cut(first or end)
         accounts.settle(books, cut)
         for partition, log in self.events.items():
-            records = list(enumerate(log))[self.start :]
-            books.sources["log-events", partition].add(records, NOW)
-            books.sources["log-events", partition].next = len(log)
+            where = ("log-events", partition)
+            for number, vector in log[self.start :]:
+                books.event(where, Origin("application-logs", 0, number), vector)
+            records = [(offset, vector) for offset, (_, vector) in enumerate(log)][self.start :]
+            books.sources[where].add(records, NOW)
+            books.sources[where].next = len(log)
         for kind, partition, offset, vector in self.sides:
             side = books.late if kind == "late" else books.rejected
             origin = Origin("log-events", partition, offset)
@@ -101,9 +104,8 @@ class World:
         checks = accounts.own_counts(books, cut, settled, {})
         checks += accounts.rows(books, NOW)
         last = accounts.settle(books, second)
-        made = total((books.sources["log-events", p].everything() for p in range(PARTITIONS)), 6)
         checks += accounts.windows(books.partials, books, settled, last, "")
-        checks += accounts.events(made, books, settled, last, "")
+        checks += accounts.events(books, settled, "")
         return [judge.judge(check) for check in checks]
 
     def cut(self, at: dict[int, int]) -> dict[tuple[str, int], Committed]:
@@ -156,14 +158,14 @@ def test_one_record_too_many_or_too_few_is_named(
     match kind:
         case "forged dead letter":
             at = data.draw(st.integers(0, len(log) - 1))
-            world.sides.append(("rejected", partition, at, log[at]))
+            world.sides.append(("rejected", partition, at, log[at][1]))
             named = ("log-events", partition)
         case "lost event":
             del log[-1]
             named = ("log-events", partition)
         case "doubled event":
             log.append(log[-1])
-            named = ("log-events", None)
+            named = ("application-logs", 0)
         case "lost side record":
             _, partition, *_ = world.sides.pop()
             named = ("log-events", partition)
@@ -182,7 +184,7 @@ def test_one_record_too_many_or_too_few_is_named(
 
 def test_an_event_replaced_by_another_changes_the_checksum_only():
     world = World([(0, "applied"), (0, "applied")])
-    world.events[0][1] = event(99, made=True, keyed=True)
+    world.events[0][1] = (1, event(99, keyed=True))
     findings = [f for f in world.findings() if f.verdict == "mismatch"]
     assert [f.check.account for f in findings] == ["ids of events"]
     assert "not the same ids" in findings[0].sentence()
@@ -227,7 +229,7 @@ def test_an_expired_row_stays_counted_and_an_unknown_one_is_noted():
     rows.add(row_record_key("window-1-x", b"other"), None)
     assert rows.position is None
     rows.add(POSITION_KEY, b"17")
-    assert (rows.position, rows.settled[4:], rows.unknown, rows.rows) == (17, [6, 2], 1, 1)
+    assert (rows.position, rows.settled[2:], rows.unknown, rows.rows) == (17, [6, 2], 1, 1)
 
 
 def test_what_is_not_compared_is_not_called_balanced():
@@ -249,9 +251,9 @@ def test_what_is_not_compared_is_not_called_balanced():
 def test_a_window_declared_while_the_log_was_read_is_no_alarm():
     books = Books(READING)
     book = books.source("log-events", 0, 0)
-    book.add([(n, event(n, made=True, keyed=True)) for n in range(9)], NOW)
+    book.add([(n, event(n, keyed=True)) for n in range(9)], NOW)
     settled = accounts.settle(books, {("log-events", 0): Committed(9, Account(9, 0, 0, 0))})
-    chunk = (1, 0, 0, 0, 4, 0)
+    chunk = (1, 0, 4, 0)
     books.partial(0, chunk, NOW + 10 * accounts.DECLARED_LATER_MS)
     (check, _) = accounts.windows(books.partials, books, settled, settled, "")
     assert (check.low, check.found, check.excuse) == (9, 4, "w was declared after the log began")
@@ -261,7 +263,7 @@ def test_a_window_declared_while_the_log_was_read_is_no_alarm():
 def test_state_behind_the_committed_offset_is_a_mismatch():
     books = Books(READING)
     source = books.source("window-partials", 0, 0)
-    source.add([(n, (1, 0, 0, 0, 1, 0)) for n in range(9)], NOW)
+    source.add([(n, (1, 0, 1, 0)) for n in range(9)], NOW)
     source.next = 9
     accounts.settle(books, {("window-partials", 0): Committed(9, Account(9, 0, 0, 0))})
     books.rows[0] = RowsBook(READING)

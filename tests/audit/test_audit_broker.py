@@ -15,7 +15,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
-from agents.audit.auditor import Auditor
+from agents.audit.auditor import TOPICS, Auditor
 from agents.audit.facts import audited
 from agents.audit.reader import AuditTarget, Reader
 from agents.audit.report import Report
@@ -23,13 +23,14 @@ from agents.audit.rounds import AuditRounds
 from agents.topics import (
     APPLICATION_LOGS,
     DEAD_LETTERS,
+    ENTITY_EVENTS,
     INFRASTRUCTURE_METRICS,
     LATE_EVENTS,
     LOG_EVENTS,
-    SESSION_PARTIALS,
-    WINDOW_CHANGELOG,
     WINDOW_PARTIALS,
+    WINDOWS_FINAL,
 )
+from tables.sessions.config import load_sessions
 from tables.windows.spec import load_windows
 from tests.system.harness import (
     CHECKOUT,
@@ -47,20 +48,13 @@ pytestmark = pytest.mark.broker
 
 PORT = 17_340
 START_MS = 1_790_000_000_000
-HOUR_MS = 3_600_000
+HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 COUNT = 3_000
 LATE = 40
 NOW = START_MS + HOUR_MS
-TOPICS = (
-    APPLICATION_LOGS,
-    INFRASTRUCTURE_METRICS,
-    LOG_EVENTS,
-    LATE_EVENTS,
-    DEAD_LETTERS,
-    WINDOW_PARTIALS,
-    WINDOW_CHANGELOG,
-    SESSION_PARTIALS,
-)
+CLOSING = 200
+"""Later events, for every partition: they close the windows of the others."""
+ENTITIES = 5
 
 
 def target(cluster: Cluster) -> AuditTarget:
@@ -74,12 +68,13 @@ def target(cluster: Cluster) -> AuditTarget:
 def auditor(cluster: Cluster) -> Iterator[Auditor]:
     reader = Reader(target(cluster), 1.0, lambda: False)
     try:
-        yield Auditor(reader, WINDOWS, lambda: NOW)
+        yield Auditor(reader, CONFIGURED, lambda: NOW)
     finally:
         reader.close()
 
 
-WINDOWS = audited(load_windows(CHECKOUT / "config" / "windows.yaml"))
+CONFIG = CHECKOUT / "config"
+CONFIGURED = audited(load_windows(CONFIG / "windows.yaml"), load_sessions(CONFIG / "sessions.yaml"))
 
 
 def load(cluster: Cluster) -> None:
@@ -90,14 +85,22 @@ def load(cluster: Cluster) -> None:
     feeder.send(made)
     feeder.flush()
     wait_for("valid events counted", lambda: total(committed_windows(cluster)) == COUNT or None)
+    feeder.send(events(4, CLOSING, keys=20, start_ms=START_MS + 5 * MINUTE_MS, rate=1_000))
+    feeder.flush()
+    wait_for("windows closed", lambda: read_topic(cluster, WINDOWS_FINAL) or None)
     feeder.send(events(2, LATE, keys=5, start_ms=START_MS - HOUR_MS, rate=1_000))
     for topic in (APPLICATION_LOGS, INFRASTRUCTURE_METRICS, LOG_EVENTS):
         for value in (b"garbage", b'{"source": 7}', b"[]", None):
             feeder.raw(b"k", value, topic)
     feeder.raw(b"k", b'{"source": "host", "message": "without an id"}', INFRASTRUCTURE_METRICS)
+    for number in range(ENTITIES):
+        registered = b'{"op": "register", "version": 1, "attributes": {}}'
+        feeder.raw(b"device:%d" % number, registered, ENTITY_EVENTS)
+    feeder.raw(b"device:0", registered, ENTITY_EVENTS)  # again: a duplicate
+    feeder.raw(b"device:0", b"garbage", ENTITY_EVENTS)
     feeder.flush()
     wait_for("late ones told", lambda: len(read_topic(cluster, LATE_EVENTS)) == LATE or None)
-    wait_for("garbage kept", lambda: len(read_topic(cluster, DEAD_LETTERS)) == 12 or None)
+    wait_for("garbage kept", lambda: len(read_topic(cluster, DEAD_LETTERS)) == 13 or None)
 
 
 def settled(auditor: Auditor) -> Report:
@@ -139,7 +142,16 @@ async def test_a_real_ledger_balances_and_a_forged_dead_letter_is_named(
         }
         assert counts[APPLICATION_LOGS] == (COUNT // 2 + 4, COUNT // 2, 0, 4)
         assert counts[INFRASTRUCTURE_METRICS] == (5, 1, 0, 4)
-        assert counts[LOG_EVENTS] == (COUNT + LATE + 5, COUNT + 1, LATE, 4)
+        assert counts[LOG_EVENTS] == (
+            COUNT + CLOSING + LATE + 5,
+            COUNT + CLOSING + 1,
+            LATE,
+            4,
+        )
+        entities = lines[ENTITY_EVENTS]
+        assert (entities.records, entities.applied) == (ENTITIES + 2, ENTITIES)
+        assert (entities.duplicate, entities.rejected) == (1, 1)
+        assert report.notes == ()
         assert report.records_read > COUNT
         again = first.round()
         assert (again.verdict, again.lines[2]) == ("balanced", lines[LOG_EVENTS])
@@ -149,9 +161,14 @@ async def test_a_real_ledger_balances_and_a_forged_dead_letter_is_named(
         assert "balanced" in printed.stdout
 
         partition = forge_dead_letter(cluster)
+        again = sent_again(cluster, WINDOWS_FINAL)
+        event = sent_again(cluster, LOG_EVENTS, made_of=APPLICATION_LOGS)
         wrong = first.round()
     assert {(f.check.topic, f.check.partition, f.check.account) for f in wrong.mismatches} >= {
-        (LOG_EVENTS, partition, "rejected")
+        (LOG_EVENTS, partition, "rejected"),
+        (WINDOWS_FINAL, again, "written twice"),
+        (APPLICATION_LOGS, event, "made"),
+        (APPLICATION_LOGS, event, "offsets named twice"),
     }
     printed = faust_audit(cluster)
     assert printed.returncode == 1
@@ -163,7 +180,7 @@ async def alerts(cluster: Cluster, partition: int, caplog: pytest.LogCaptureFixt
     """The worker's rounds set the gauge, log once, and tell the endpoint."""
     registry = CollectorRegistry()
     ticks = count(NOW)
-    rounds = AuditRounds(target(cluster), WINDOWS, lambda: next(ticks), registry, period_s=0.0)
+    rounds = AuditRounds(target(cluster), CONFIGURED, lambda: next(ticks), registry, period_s=0.0)
     assert rounds.last() is None
     with caplog.at_level(logging.ERROR, "agents.audit.rounds"):
         running = asyncio.create_task(rounds.run())
@@ -177,7 +194,8 @@ async def alerts(cluster: Cluster, partition: int, caplog: pytest.LogCaptureFixt
         with contextlib.suppress(asyncio.CancelledError):
             await running
     assert (registry.get_sample_value("ledger_mismatch", {"topic": LOG_EVENTS}) or 0) >= 2
-    assert registry.get_sample_value("ledger_mismatch", {"topic": WINDOW_PARTIALS}) == 0
+    assert registry.get_sample_value("ledger_mismatch", {"topic": WINDOW_PARTIALS}) == 1
+    assert registry.get_sample_value("ledger_mismatch", {"topic": ENTITY_EVENTS}) == 0
     (told,) = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert f"{LOG_EVENTS}/{partition}: rejected" in told.getMessage()
     assert "difference +1" in told.getMessage()
@@ -203,6 +221,24 @@ def forge_dead_letter(cluster: Cluster) -> int:
     )
     feeder.flush()
     return partition
+
+
+def sent_again(cluster: Cluster, topic: str, made_of: str = "") -> int:
+    """Send a record of a topic a second time, headers and all.
+
+    Its partition, or that of the record of ``made_of`` which it was made of.
+    """
+
+    def of(record: ck.Message) -> bytes:
+        return dict(record.headers() or []).get("origin") or b""
+
+    record = next(m for m in read_topic(cluster, topic) if of(m).startswith(made_of.encode()))
+    feeder = Feeder(cluster)
+    feeder.raw(record.key(), record.value(), topic, record.headers())
+    feeder.flush()
+    if not made_of:
+        return record.partition() or 0
+    return int(of(record).rpartition(b":")[0].rpartition(b"/")[2])
 
 
 def test_late_records_cut_away_by_hand_are_missed_by_whoever_counts_anew(

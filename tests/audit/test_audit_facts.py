@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,20 +16,16 @@ import agents.audit
 from agents.audit.auditor import CUT_BELOW_BYTES
 from agents.audit.facts import (
     CHECKSUM,
-    MADE,
     RECORDS,
     WINDOWS,
-    Account,
-    Origin,
     Reading,
     Row,
     audited,
     event_id_of,
     id_hash,
-    read_account,
-    read_origin,
     same_checksum,
 )
+from agents.audit.marks import Account, Origin, read_account, read_made, read_origin
 from agents.log_events.agent import log_events_agent
 from agents.normalise.step import normalise_step
 from agents.windows.agent import windows_agent
@@ -59,7 +55,7 @@ SPEC = WindowSpec(
     errors=ErrorsWhen(500),
 )
 RECORD_BYTES_MAX = 1 << 21
-READING = Reading(audited((SPEC,)), RECORD_BYTES_MAX - CUT_BELOW_BYTES)
+READING = Reading(audited((SPEC,), ()).windows, RECORD_BYTES_MAX - CUT_BELOW_BYTES)
 NOW = 1_790_000_000_000
 
 ids = st.one_of(
@@ -91,9 +87,9 @@ def test_the_id_of_a_record_is_that_of_the_event_made_of_it(value: bytes | None,
     for output in effects.outputs:
         event_id = json.loads(output.value or b"")["event_id"]
         assert event_id_of("application-logs", 3, offset, value) == event_id
-        event = READING.event(output.key, output.value)
+        event = READING.event(output.value)
         assert event[CHECKSUM] == record[CHECKSUM] == id_hash(event_id)
-        assert event[MADE] == 1
+        assert read_made(dict(output.headers)) == Origin("application-logs", 3, offset)
 
 
 @given(records, st.integers(0, 1 << 40))
@@ -115,8 +111,8 @@ def test_a_dead_letter_that_was_cut_reads_as_the_record_it_was():
     value = b'{"event_id": "3f2b6c1e-8d4a-4b57-9a63-0c5d1e7f2a90", "source": "s"' + padding + b"}"
     letter = dead_letter("log-events-dlq", batch_of(value), Reject(0, "no"), NOW, RECORD_BYTES_MAX)
     assert len(letter.value or b"") < len(value)
-    for read in (READING.event, lambda _, v: READING.shipped("application-logs", 3, 7, v)):
-        assert read(b"k", letter.value) == read(b"k", value)
+    for read in (READING.event, lambda v: READING.shipped("application-logs", 3, 7, v)):
+        assert read(letter.value) == read(value)
 
 
 @given(st.dictionaries(st.text(max_size=20), st.one_of(st.none(), st.binary(max_size=24))))
@@ -171,7 +167,7 @@ def test_panes_of_every_kind_of_window_add_up_to_its_events():
         replace(SPEC, name="filtered", where=(Condition("status", (503,)),)),
         replace(SPEC, name="by_user", key="user_id"),
     )
-    reading = Reading(audited(kinds), RECORD_BYTES_MAX - CUT_BELOW_BYTES)
+    reading = Reading(audited(kinds, ()).windows, RECORD_BYTES_MAX - CUT_BELOW_BYTES)
     driver = Driver(
         (log_events_agent(kinds), windows_agent(kinds)),
         {"log-events": 1, "window-partials": 2},
@@ -192,7 +188,7 @@ def test_panes_of_every_kind_of_window_add_up_to_its_events():
     assert [row for row in rows if row is not None and row[1] is None] == []
     for w, spec in enumerate(kinds):
         place = WINDOWS + 2 * w
-        events = sum(reading.event(b"shop", value)[place] for value in values)
+        events = sum(reading.event(value)[place] for value in values)
         counted = sum(each[place] for each in chunks)
         late = sum(each[place + 1] for each in chunks)
         kept = [row[1] for row in rows if row is not None and row[0] == w and row[1] is not None]
@@ -203,7 +199,7 @@ def test_panes_of_every_kind_of_window_add_up_to_its_events():
 
 @given(st.one_of(st.none(), st.binary()), st.one_of(st.none(), st.binary()))
 def test_any_bytes_are_read_as_one_record(key: bytes | None, value: bytes | None):
-    assert READING.event(key, value)[RECORDS] == 1
+    assert READING.event(value)[RECORDS] == 1
     assert READING.chunk(value)[1][RECORDS] == 1
     assert READING.row(key or b"", value) is None or key is not None
 
@@ -218,12 +214,12 @@ def test_a_checksum_knows_ids_not_their_order(event_ids: list[str], draw: Any):
     assert not same_checksum(checksum, checksum + id_hash(event_ids[0]))
 
 
-def test_what_is_written_to_log_events_by_others_is_not_called_made():
-    event = {"event_id": "x" * 36, "timestamp": NOW, "source": "s", "service": "s"}
-    assert READING.event(b"s", msgspec.json.encode(event))[MADE] == 0
-    event["ingest_ts"] = NOW
-    assert READING.event(b"s", msgspec.json.encode(event))[MADE] == 1
-    assert READING.event(b"other", msgspec.json.encode(event))[MADE] == 0
+@pytest.mark.parametrize(
+    "header",
+    [None, b"", b"x", b"t/1", b"1:2", b"/1:2", b"t/x:2", b"t/1:-2", b"t/1:" + b"9" * 20, b"\xff:1"],
+)
+def test_what_is_written_to_log_events_by_others_is_made_of_nothing(header: bytes | None):
+    assert read_made({} if header is None else {"origin": header}) is None
 
 
 def test_the_auditor_imports_nothing_of_the_engine():

@@ -13,6 +13,7 @@ from agents.audit.auditor import TOPICS, Auditor
 from agents.audit.facts import audited
 from agents.audit.reader import AuditTarget, Reader
 from agents.topics import DEAD_LETTERS, LATE_EVENTS, LOG_EVENTS
+from tables.sessions.config import load_sessions
 from tables.windows.spec import load_windows
 from tests.faults.load import CommittedCount, Load
 from tests.system.harness import (
@@ -88,13 +89,14 @@ def check_order(records: Iterable[ck.Message], normalised: Mapping[bytes, list[s
 
 def check_ledger(cluster: Cluster) -> None:
     """The auditor, which shares no counting code with the workers, finds every account exact."""
-    windows = audited(load_windows(CHECKOUT / "config" / "windows.yaml"))
+    windows = load_windows(CHECKOUT / "config" / "windows.yaml")
+    configured = audited(windows, load_sessions(CHECKOUT / "config" / "sessions.yaml"))
     partitions = dict.fromkeys(TOPICS, cluster.partitions)
     group = cluster.topic("headrace")
     target = AuditTarget(cluster.bootstrap, group, cluster.topic, partitions, RECORD_MAX)
     reader = Reader(target, 1.0, lambda: False)
     try:
-        report = Auditor(reader, windows, lambda: int(time.time() * 1000)).round()
+        report = Auditor(reader, configured, lambda: int(time.time() * 1000)).round()
     finally:
         reader.close()
     wrong = [finding.sentence() for finding in report.mismatches]

@@ -90,7 +90,17 @@ def test_what_is_missing_is_derived_from_the_record_so_that_a_replay_is_the_same
 def test_lane_and_trace_headers_stay_and_others_go() -> None:
     headers = [("lane", b"ship-1"), ("trace_id", b"t"), ("correlation_id", b"c"), ("x", b"y")]
     for raw in (record(), b'{"source":"x"}'):
-        assert run([raw], headers).outputs[0].headers == tuple(headers[:3])
+        origin = ("origin", b"application-logs/2:40")
+        assert run([raw], headers).outputs[0].headers == (*headers[:3], origin)
+
+
+def test_each_event_names_the_record_it_was_made_of() -> None:
+    headers = [("origin", b"elsewhere/0:7")]
+    made = run([record(), b"garbage", b'{"source":"x"}'], headers, offset=9).outputs
+    assert [each.headers for each in made] == [
+        (("origin", b"application-logs/2:9"),),
+        (("origin", b"application-logs/2:11"),),
+    ]
 
 
 @pytest.mark.parametrize(
