@@ -80,12 +80,12 @@ class Columns:
         if column is None:
             column = self._values[name] = self._scaled(name)
         values, cells, gaps = column
-        if gaps:
+        if len(places) > 1 and gaps:
             places = [place for place in places if values[place] is not None]
-        if not places:
-            return NOTHING
-        if len(places) == 1:
-            value: Any = values[places[0]]
+        if len(places) < 2:
+            value = values[places[0]] if places else None
+            if value is None:
+                return NOTHING
             return (1, value, value, value, {cells[places[0]]: 1}, value * value)
         found: Sequence[Any] = taken(values, places)
         hist = _counted(taken(cells, places))

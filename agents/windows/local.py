@@ -45,13 +45,13 @@ class LocalWindows:
     def __call__(self, events: EventBatch, batch: RecordBatch, view: View, now_ms: int) -> Effects:  # noqa: ARG002 - the contract's signature
         """Partials for the global half, and each late record once, for the first window."""
         columns = Columns(events)
-        ingested = _Ingested(batch.timestamps, events.index)
+        ingested = [max(0, batch.timestamps[index]) for index in events.index]
         partials: dict[PartialKey, WindowStats] = {}
         late: dict[int, Late] = {}
         for specs in self._alike:
             groups, missed = _grouped(specs[0], columns)
             _add_groups(partials, specs, groups, columns, ingested, batch.partition)
-            for spec in specs:
+            for spec in specs if missed else ():
                 _add_late(partials, spec, missed, columns, ingested)
             for place in missed:
                 index = events.index[place]
@@ -61,17 +61,6 @@ class LocalWindows:
         if partials:
             effects.partials.append((self.repartition, partials))
         return effects
-
-
-@dataclass(frozen=True, slots=True)
-class _Ingested:
-    """When the event at a place of the batch was taken in (epoch ms, at least 0)."""
-
-    timestamps: Sequence[int]
-    index: Sequence[int]
-
-    def at(self, place: int) -> int:
-        return max(0, self.timestamps[self.index[place]])
 
 
 def _late(spec: WindowSpec, index: int, place: int, events: EventBatch) -> Late:
@@ -85,26 +74,28 @@ def _add_groups(
     specs: tuple[WindowSpec, ...],
     groups: Groups,
     columns: Columns,
-    ingested: _Ingested,
+    ingested: Sequence[int],
     partition: int,
 ) -> None:
     """Partials of windows that group alike; a value that several measure is measured once."""
     for (lane, start), keys in groups.items():
         lanes = (lane_key(partition, lane),)
         for key, places in keys.items():
-            updated_ms = ingested.at(places[-1])
+            updated_ms = ingested[places[-1]]
             last, measured = None, NOTHING
             for spec in specs:
                 if spec.value != last:
                     last = spec.value
                     measured = NOTHING if last is None else columns.measured(places, last)
                 row = (spec.name, spec.row_name(key) if spec.global_row else key, start)
-                _add(partials, row, _partial(spec, places, measured, lanes, updated_ms, columns))
+                partial = _partial(spec, places, measured, lanes, updated_ms, columns)
+                held = partials.get(row)
+                partials[row] = partial if held is None else merge_stats(held, partial)
         for spec in specs:
             if spec.global_row and keys:
                 places = sorted(chain.from_iterable(keys.values()))
                 measured = NOTHING if spec.value is None else columns.measured(places, spec.value)
-                updated_ms = ingested.at(places[-1])
+                updated_ms = ingested[places[-1]]
                 partial = _partial(spec, places, measured, lanes, updated_ms, columns)
                 _add(partials, (spec.name, GLOBAL_KEY, start), partial)
 
@@ -118,16 +109,24 @@ def _partial(
     columns: Columns,
 ) -> WindowStats:
     errors = 0 if spec.errors is None else columns.errors(places, spec.errors.status_min)
+    count = len(places)
+    n, total, lowest, highest, hist, squares = measured
     if not spec.codes and spec.distinct is None:
-        return WindowStats(len(places), errors, *measured[:5], 0, lanes, updated_ms, measured[5])
+        return WindowStats(
+            count, errors, n, total, lowest, highest, hist, 0, lanes, updated_ms, squares
+        )
     return WindowStats(
-        len(places),
+        count,
         errors,
-        *measured[:5],
+        n,
+        total,
+        lowest,
+        highest,
+        hist,
         0,
         lanes,
         updated_ms,
-        measured[5],
+        squares,
         columns.codes(places) if spec.codes else {},
         b"" if spec.distinct is None else columns.distinct(places, spec.distinct),
     )
@@ -138,13 +137,13 @@ def _add_late(
     spec: WindowSpec,
     late: Places,
     columns: Columns,
-    ingested: _Ingested,
+    ingested: Sequence[int],
 ) -> None:
     keys, timestamps = columns.field(spec.key), columns.field("timestamp")
     for place in late:
         timestamp = timestamps[place]
         start = timestamp - timestamp % spec.advance_ms
-        partial = WindowStats(late=1, updated_ms=ingested.at(place))
+        partial = WindowStats(late=1, updated_ms=ingested[place])
         _add(partials, (spec.name, spec.row_name(keys[place]), start), partial)
         if spec.global_row:
             _add(partials, (spec.name, GLOBAL_KEY, start), partial)

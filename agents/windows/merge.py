@@ -14,10 +14,10 @@ from app.engine.batch import RecordBatch
 from app.engine.chunks import Chunk, LaneMark, decode_chunk, lane_key
 from app.engine.effects import Effects, Reject, TableSpec, View
 from app.engine.lanes import LIVE, lane_id
-from tables.lanes import EVERY, LANES_TABLE, lane_of, lanes_table
+from tables.lanes import EVERY, FOREVER, LANES_TABLE, lane_of, lanes_table
 from tables.timers import TIMERS_TABLE, timers_table
 from tables.windows.finals import finals_table
-from tables.windows.keys import parse_row_key, row_key
+from tables.windows.keys import pane_start_ms, parse_row_key, row_key
 from tables.windows.progress import PROGRESS_TABLE, progress_table
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats, merge_stats
@@ -98,15 +98,22 @@ class MergeWindows:
         return effects
 
     def _set_timers(self, agenda: Agenda, rows: Rows, view: View) -> None:
+        """Set the timer of the earliest window that holds a pane, where there may be none.
+
+        Timers of the lanes that have fed the pane before are set, unless they fired.
+        """
+        fired = _Fired(agenda)
         for name, partials in rows.items():
             spec = self._by_name[name]
             if not spec.closes or not partials:
                 continue
-            get = view.table(name).get
+            get, closes_after = view.table(name).get, spec.advance_ms + spec.grace_ms
             for row, partial in partials.items():
                 if partial.count:
                     held = get(row)
-                    _set_timer(agenda, spec, row, partial, () if held is None else held.lanes)
+                    known = () if held is None else held.lanes
+                    if fired.of(known, partial.lanes) >= pane_start_ms(row) + closes_after:
+                        _set_timer(agenda, spec, row, partial.lanes)
 
     def _read(self, raw: bytes | None) -> tuple[Chunk, list[tuple[PartialKey, WindowStats]]]:
         if raw is None:
@@ -128,24 +135,36 @@ class MergeWindows:
         return chunk, partials
 
 
-def _set_timer(
-    agenda: Agenda, spec: WindowSpec, row: bytes, partial: WindowStats, known: tuple[str, ...]
-) -> None:
-    """Set the timer of the earliest window that holds the pane, where there may be none.
+class _Fired:
+    """Up to where timers of a pane may have fired, by the lanes that have fed and that feed it.
 
-    ``known``: lanes that have fed the row before. Their timers are set, unless they fired.
+    A batch has few combinations of lanes and many rows: each is worked out once.
     """
-    if partial.lanes == known and len(known) == 1:
-        lanes = {lane_of(known[0])}  # nearly every row: one lane, and the same
-        fresh = False
-    else:
-        # A row of too many lanes waits for all there are: that begins with the live one.
-        lanes = {LIVE} if partial.lanes == EVERY else set(map(lane_of, partial.lanes))
-        fresh = not lanes <= set(map(lane_of, known))
-    fired_ms = min(agenda.progress(lane).fired_ms for lane in lanes) if not fresh else 0
+
+    def __init__(self, agenda: Agenda) -> None:
+        self._agenda = agenda
+        self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}
+
+    def of(self, known: tuple[str, ...], feeding: tuple[str, ...]) -> int:
+        """Epoch ms; :data:`FOREVER` when a lane feeds it for the first time."""
+        held = self._known.get((known, feeding))
+        if held is None:
+            lanes = _lanes(feeding)
+            if lanes <= set(map(lane_of, known)):
+                held = min(self._agenda.progress(lane).fired_ms for lane in lanes)
+            else:
+                held = FOREVER
+            self._known[known, feeding] = held
+        return held
+
+
+def _lanes(keys: tuple[str, ...]) -> set[str]:
+    # A row of too many lanes waits for all there are: that begins with the live one.
+    return {LIVE} if keys == EVERY else set(map(lane_of, keys))
+
+
+def _set_timer(agenda: Agenda, spec: WindowSpec, row: bytes, feeding: tuple[str, ...]) -> None:
     key, pane_ms = parse_row_key(row)
     start_ms = spec.first_start_ms(pane_ms)
-    due_ms = spec.due_ms(start_ms)
-    if fresh or fired_ms >= due_ms:
-        for lane in lanes:
-            agenda.set(lane, due_ms, (spec.name, key, start_ms))
+    for lane in _lanes(feeding):
+        agenda.set(lane, spec.due_ms(start_ms), (spec.name, key, start_ms))

@@ -58,3 +58,8 @@ def after_key(key: str) -> bytes:
     """Least bytes greater than every row key of the key: where the next key's rows begin."""
     prefix = key_prefix(key)
     return prefix + b"\xff" * 8 + b"\x00"
+
+
+def pane_start_ms(raw: bytes) -> int:
+    """Start in a row key, which is not looked at further."""
+    return int.from_bytes(raw[-8:], "big")

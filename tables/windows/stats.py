@@ -11,7 +11,6 @@ from msgspec import Meta
 from app.engine.effects import Aggregate
 from app.models.rules import STATUS_MAX, STATUS_MIN
 from tables import sketch
-from tables.histogram import Histogram
 from tables.histogram import merge as merge_histograms
 from tables.histogram import valid as valid_histogram
 from tables.lanes import ROW_LANES_MAX, merge_lanes
@@ -85,6 +84,7 @@ def merge_stats(left: WindowStats, right: WindowStats) -> WindowStats:
         highest = right.max
     codes, more = left.codes, right.codes
     distinct, others = left.distinct, right.distinct
+    left_ms, right_ms = left.updated_ms, right.updated_ms
     return WindowStats(
         left.count + right.count,
         left.errors + right.errors,
@@ -94,8 +94,8 @@ def merge_stats(left: WindowStats, right: WindowStats) -> WindowStats:
         highest,
         merge_histograms(left.hist, right.hist),
         left.late + right.late,
-        merge_lanes(left.lanes, right.lanes),
-        max(left.updated_ms, right.updated_ms),
+        left.lanes if left.lanes == right.lanes else merge_lanes(left.lanes, right.lanes),
+        max(right_ms, left_ms),
         left.sumsq + right.sumsq,
         merge_histograms(codes, more) if codes and more else codes or more,
         sketch.merge(distinct, others) if distinct and others else distinct or others,
@@ -104,20 +104,22 @@ def merge_stats(left: WindowStats, right: WindowStats) -> WindowStats:
 
 def consistent(stats: WindowStats) -> bool:
     """Whether the fields agree with each other, as those of every partial written here do."""
-    hist: Histogram = stats.hist
-    if max(stats.count, stats.late) > COUNT_MAX or max(stats.errors, stats.n) > stats.count:
+    hist, count, n = stats.hist, stats.count, stats.n
+    if count > COUNT_MAX or stats.late > COUNT_MAX or stats.errors > count or n > count:
         return False
-    if len(stats.lanes) > ROW_LANES_MAX or not _valid_extras(stats):
+    if len(stats.lanes) > ROW_LANES_MAX:
         return False
-    if not valid_histogram(hist) or sum(hist.values()) != stats.n:
+    if (stats.codes or stats.distinct) and not _valid_extras(stats):
         return False
-    if stats.min is None or stats.max is None:
-        return stats.n == stats.sum == stats.sumsq == 0 and stats.min is stats.max
+    if not valid_histogram(hist) or sum(hist.values()) != n:
+        return False
+    lowest, highest, total, squares = stats.min, stats.max, stats.sum, stats.sumsq
+    if lowest is None or highest is None:
+        return n == total == squares == 0 and lowest is highest
     return (
-        stats.n * stats.min <= stats.sum <= stats.n * stats.max
-        and stats.n > 0
-        and stats.sum * stats.sum <= stats.n * stats.sumsq
-        and stats.sumsq <= stats.n * max(stats.min * stats.min, stats.max * stats.max)
+        n * lowest <= total <= n * highest
+        and n > 0
+        and total * total <= n * squares <= n * n * max(lowest * lowest, highest * highest)
     )
 
 
