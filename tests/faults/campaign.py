@@ -11,7 +11,14 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults import drills, drills_broker, drills_disk, drills_input, drills_static
+from tests.faults import (
+    drills,
+    drills_broker,
+    drills_delivery,
+    drills_disk,
+    drills_input,
+    drills_static,
+)
 from tests.faults.own_broker import OwnBroker, own_broker
 from tests.faults.run import Outcome
 from tests.faults.trap import STEPS
@@ -42,7 +49,7 @@ def _direct(drill: Callable[[str, Path, int], Outcome]) -> Drill:
 
 CLASSES: dict[str, Drill] = {
     "kill": _direct(drills.kill_drill),
-    "redelivery": _direct(drills.redelivery_drill),
+    "redelivery": _direct(drills_delivery.redelivery_drill),
     "zombie": _zombie,
     "join and leave": _direct(drills.join_and_leave_drill),
     "rolling restart": _direct(drills.rolling_restart_drill),

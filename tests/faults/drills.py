@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import signal
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from agents.topics import LOG_EVENTS
 from tests.faults.fleet import SESSION_TIMEOUT_MS, TOPICS, Fleet, Member
 from tests.faults.pulse import Pulse
-from tests.faults.run import Outcome, Run, drill
+from tests.faults.run import Outcome, drill
 from tests.faults.trap import HOLD, STEPS
-from tests.faults.verify import event_id
-from tests.system.harness import committed_windows, read_topic, total, wait_for
+from tests.system.harness import committed_windows, total, wait_for
 
 IDLE_S = 30.0
 """Longest that a partition may stand still while workers are restarted in turn."""
@@ -52,47 +47,6 @@ def _killed(workers: Fleet, victim: Member, step: str, nth: int, events: int) ->
     victim.sprung()
     assert victim.worker.process.wait(10) == -signal.SIGKILL
     return total(committed_windows(workers.cluster)) / events
-
-
-def redelivery_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
-    """A worker is killed when its effect can be read, but not yet by readers of committed data."""
-    with drill("redelivery", bootstrap, home, seed, names=("a",), total=12_000) as run:
-        (member,) = run.workers.members
-
-        def in_doubt() -> Counter[str]:
-            seen = _normalised(run, committed=False)
-            return seen - _normalised(run, committed=True)
-
-        for at in (0.2, 0.3, 0.4, 0.5):
-            run.until(at, hold=at + 0.2)
-            member.trap.arm("offsets_sent", nth=run.draw.randint(1, 3), with_signal=HOLD)
-            member.sprung()
-            # Now and then an epoch is caught that normalised nothing: the next one will have.
-            with contextlib.suppress(AssertionError):
-                wait_for("the effect is there", lambda: in_doubt() or None, 3)
-                break
-            member.trap.let_go()
-        acknowledged = run.workers.committed()
-        member.worker.kill()
-        run.fault("a@offsets_sent")
-        aborted = in_doubt()
-        assert aborted, "no effect was caught before its commit"
-        assert set(aborted.values()) == {1}
-        assert run.workers.committed() == acknowledged
-        member.start()
-        run.finish()
-        assert in_doubt() == aborted, "redelivered as often as it was aborted"
-        effects = _normalised(run, committed=True)
-        assert effects == Counter(itertools.chain(*run.load.normalised.values()))
-        run.outcome.faults[-1] += f", {aborted.total()} redelivered"
-    return run.outcome
-
-
-def _normalised(run: Run, *, committed: bool) -> Counter[str]:
-    """How often each event that was to be normalised has come out of it."""
-    wanted = set(itertools.chain(*run.load.normalised.values()))
-    ids = map(event_id, read_topic(run.workers.cluster, LOG_EVENTS, committed=committed))
-    return Counter(each for each in ids if each in wanted)
 
 
 def zombie_drill(bootstrap: str, home: Path, seed: int, steps: Sequence[str]) -> Outcome:

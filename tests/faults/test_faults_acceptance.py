@@ -12,7 +12,7 @@ import pytest
 from agents.topics import APPLICATION_LOGS, LOG_EVENTS
 from app.broker.catalogue import load_catalogue
 from app.broker.topics import ensure_topics
-from tests.faults.drills import redelivery_drill
+from tests.faults.drills_delivery import redelivery_drill
 from tests.faults.drills_input import in_transaction, transactional
 from tests.faults.fleet import Member, fleet, free_port
 from tests.faults.steady import Steady, parts
