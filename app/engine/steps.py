@@ -90,8 +90,8 @@ def _checked(effects: Effects, batch: RecordBatch, record_bytes_max: int) -> Eff
     room = record_bytes_max - OUTPUT_FRAMING_BYTES
     for output in effects.outputs:
         size = len(output.value) if output.value is not None else 0
-        if output.headers:
-            size += sum(len(name) + len(raw or b"") for name, raw in output.headers)
+        for name, raw in output.headers:
+            size += len(name) + len(raw or b"")
         if size > room:
             raise StepContractError(
                 f"an output of {size} bytes for {output.topic}, which takes {room}"
