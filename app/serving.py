@@ -30,6 +30,7 @@ from web.entities.statetopic import StateTopic
 from web.gateway.logs import LogsGateway
 from web.gateway.producer import IngestMetrics, IngestProducer, IngestUnavailable
 from web.live.feed import LiveFeed
+from web.queries.archive import Archive
 from web.queries.sessions import SessionRoom
 from web.server import REQUESTS_WINDOW, WebDeps, declared, install
 
@@ -85,6 +86,7 @@ def install_web(app: Headrace, producer: IngestProducer) -> None:
     live = LiveFeed(declared(app.windows, REQUESTS_WINDOW), queries, clock)
     rounds = AuditRounds(audit_target(app), audited(app.windows, app.sessions), clock, REGISTRY)
     sources = tuple(spec.topic for spec in app.specs)
+    archive = Archive(History(app.settings.history_folder, app.settings.namespace))
     deps = WebDeps(
         app.settings,
         queries,
@@ -93,10 +95,10 @@ def install_web(app: Headrace, producer: IngestProducer) -> None:
         live,
         clock,
         REGISTRY,
-        History(app.settings.history_folder, app.settings.namespace),
+        archive,
         sources,
         rounds.last,
-        (SessionRoom(queries, app.sessions, clock), entity_room(app, queries, producer)),
+        (SessionRoom(queries, app.sessions, clock, archive), entity_room(app, queries, producer)),
     )
     web_app = app.web.web_app  # type: ignore[attr-defined]  # the driver is PlainWeb
     web_app[AUDIT] = rounds

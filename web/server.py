@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry
 
 from app.engine.query import Queries
 from app.settings import Settings
-from tables.history.reader import History
 from tables.windows.spec import WindowSpec
 from web.api import api_routes
 from web.gateway.logs import LogsGateway
@@ -55,7 +54,7 @@ class WebDeps:
     live: LiveFeed
     clock: Callable[[], int]
     registry: CollectorRegistry
-    history: History
+    archive: Archive
     sources: tuple[str, ...] = ()
     audit: ledger.LastVerdict = ledger.no_verdict
     rooms: tuple[Room, ...] = ()
@@ -108,9 +107,7 @@ def _view_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
 def build_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
     """Every route of the worker, the page's among them."""
     condition = Condition(deps.settings, deps.queries, deps.registry)
-    of_windows = windows.WindowQueries(
-        deps.queries, peers, deps.windows, deps.clock, Archive(deps.history)
-    )
+    of_windows = windows.WindowQueries(deps.queries, peers, deps.windows, deps.clock, deps.archive)
     pages = window_pages.WindowPages(deps.queries, peers, deps.windows)
     accounts = ledger.Ledger(deps.queries, peers, deps.sources, deps.audit)
     return [

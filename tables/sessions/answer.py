@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
 
+from tables.history.datasets import ArchivedSession
+from tables.history.span import Place
 from tables.sessions.funnel import depth
 from tables.sessions.rows import UserSessions, session_id
 from tables.sessions.spec import SessionSpec
@@ -32,7 +34,8 @@ class SessionAnswer(msgspec.Struct, frozen=True):
     converted: bool
     state: Literal["open", "closed"]
     revision: int
-    updated_ms: int
+    updated_ms: int | None
+    source: Place = "hot"
 
 
 def session_answer(spec: SessionSpec, user: str, session: Session) -> SessionAnswer:
@@ -51,6 +54,30 @@ def session_answer(spec: SessionSpec, user: str, session: Session) -> SessionAns
         max((each.revision for each in session.closed), default=0),
         session.updated_ms,
     )
+
+
+def archived_answer(session: ArchivedSession) -> SessionAnswer:
+    """The answer for a session as its last record told it."""
+    return SessionAnswer(
+        session.id,
+        session.start,
+        session.end,
+        session.duration_ms,
+        session.count,
+        session.pages,
+        tuple(session.steps),
+        session.converted,
+        "closed",
+        session.revision,
+        None,
+        "cold",
+    )
+
+
+def spanned(hot: Sequence[SessionAnswer], cold: Sequence[SessionAnswer]) -> list[SessionAnswer]:
+    """Both, oldest first; a cold session that a hot one has swallowed is left out."""
+    apart = [each for each in cold if not any(held.start <= each.start <= held.end for held in hot)]
+    return sorted([*hot, *apart], key=lambda each: (each.start, each.id))
 
 
 def active_sessions(spec: SessionSpec, row: UserSessions, now_ms: int) -> tuple[Session, ...]:

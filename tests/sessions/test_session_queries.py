@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -19,10 +20,15 @@ from app.engine.epoch import TaskId
 from app.engine.partitioner import partition_for
 from app.engine.query import NotOwnedError, NotReadyError, Owner
 from app.engine.task import CommittedRows
+from tables.history.datasets import SESSIONS
+from tables.history.reader import History
+from tests.history.rows import archive as archived
+from tests.history.rows import session
 from tests.sessions.sessions_driver import HOUR, MINUTE, TEN, Rig, at, event, users
-from tests.web.fakes import Cluster, MemoryQueries, cluster_of
+from tests.web.fakes import NO_HISTORY, Cluster, MemoryQueries, cluster_of
 from web.peers import FORWARDED, Peers
 from web.problem import problems
+from web.queries.archive import Archive
 from web.queries.sessions import SessionRoom
 
 PATH = "/api/v1/sessions"
@@ -66,11 +72,14 @@ class Worker:
 
 
 @asynccontextmanager
-async def serving(rig: Rig, cluster: Cluster, name: str) -> AsyncIterator[Worker]:
+async def serving(
+    rig: Rig, cluster: Cluster, name: str, history: Path = NO_HISTORY
+) -> AsyncIterator[Worker]:
     peers = Peers(name)
     app = web.Application(middlewares=[problems])
     queries = SessionRows(name, cluster, rig.driver)
-    SessionRoom(queries, rig.specs, rig.driver.clock.now_ms).install(app, peers)
+    archive = Archive(History(history, ""))
+    SessionRoom(queries, rig.specs, rig.driver.clock.now_ms, archive).install(app, peers)
     server = TestServer(app)
     async with TestClient(server) as client:
         await peers.open()
@@ -128,6 +137,7 @@ async def test_any_worker_answers_for_any_user_as_documented():
             "state": "closed",
             "revision": 1,
             "updated_ms": closed["updated_ms"],
+            "source": "hot",
         }
         assert (opened["state"], opened["revision"], opened["count"]) == ("open", 0, 1)
 
@@ -323,3 +333,33 @@ def test_the_partials_of_users_and_their_rows_are_on_one_partition():
     partition = partition_for(b"anna", PARTITIONS)
     task = rig.driver.tasks[TaskId(SESSION_PARTIALS, partition)]
     assert CommittedRows(task.table("sessions_users")).get(b"anna") is not None
+
+
+async def test_a_range_that_reaches_back_spans_state_and_history(tmp_path: Path):
+    rig, cluster = rig_of(), cluster_of("w1", "w2")
+    user = owned_by("w2", cluster)
+    day = 24 * HOUR
+    cold = {"type": "users", "user": user}
+    kept = [
+        session("old", at("08:00") - 9 * day, at("08:20") - 9 * day, **cold),
+        session("swallowed", at("08:05"), at("08:06"), **cold),
+        session("other user", at("08:00") - 9 * day, at("08:20"), type="users", user="x"),
+    ]
+    archived(tmp_path, SESSIONS, kept)
+    rig.at("08:00", "08:10", user=user)
+    rig.time("10:00")
+    async with (
+        serving(rig, cluster, "w1", tmp_path) as first,
+        serving(rig, cluster, "w2", tmp_path) as second,
+    ):
+        for worker in (first, second):
+            answer = await worker.json(f"{PATH}/{user}?from=-30d")
+            found = [(each["start"], each["source"]) for each in answer["sessions"]]
+            assert found == [(at("08:00") - 9 * day, "cold"), (at("08:00"), "hot")]
+            assert answer["sessions"][0]["id"] == "old"
+            recent = await worker.json(f"{PATH}/{user}?from=-1d")
+            assert [each["source"] for each in recent["sessions"]] == ["hot"]
+        page = await first.json(f"{PATH}/{user}?from=-30d&limit=1")
+        assert [each["id"] for each in page["sessions"]] == ["old"]
+        rest = await first.json(f"{PATH}/{user}?from=-30d&limit=1&cursor={page['cursor']}")
+        assert [each["source"] for each in rest["sessions"]] == ["hot"]

@@ -36,6 +36,7 @@ from web.entities.comparing import Latest
 from web.entities.room import EntityRoom
 from web.gateway.logs import LogsGateway
 from web.live.feed import LiveFeed
+from web.queries.archive import Archive
 from web.queries.sessions import SessionRoom
 from web.server import WebDeps, install
 
@@ -324,10 +325,10 @@ async def running_worker(
     app = web.Application()
     no_entities = NoEntities()
     room = EntityRoom(settings, queries, {}, no_entities, no_entities, ManualClock(NOW), registry)
-    sessions = SessionRoom(queries, (), clock)
-    archived = History(history, "")
+    archive = Archive(History(history, ""))
+    sessions = SessionRoom(queries, (), clock, archive)
     rooms = (room, sessions)
-    deps = WebDeps(settings, queries, SPECS, gateway, live, clock, registry, archived, rooms=rooms)
+    deps = WebDeps(settings, queries, SPECS, gateway, live, clock, registry, archive, rooms=rooms)
     install(app, deps)
     server = TestServer(app)
     async with TestClient(server) as client:

@@ -27,6 +27,7 @@ from tests.web.fakes import NO_HISTORY, PARTITIONS, SPEC, SPECS, MemoryQueries, 
 from web.gateway.logs import LogsGateway
 from web.gateway.producer import IngestMetrics, IngestProducer, IngestUnavailable
 from web.live.feed import LiveFeed
+from web.queries.archive import Archive
 from web.server import WebDeps, install
 
 pytestmark = pytest.mark.broker
@@ -89,8 +90,8 @@ async def ingesting(bootstrap: str, settings: Settings, **limits: int) -> AsyncI
     gateway = LogsGateway(producer, settings.ingest_rate, clock.now_ms, registry)
     live = LiveFeed(SPEC, queries, clock.now_ms)
     app = web.Application()
-    history = History(NO_HISTORY, "")
-    deps = WebDeps(settings, queries, SPECS, gateway, live, clock.now_ms, registry, history)
+    archive = Archive(History(NO_HISTORY, ""))
+    deps = WebDeps(settings, queries, SPECS, gateway, live, clock.now_ms, registry, archive)
     install(app, deps)
     topic = settings.topic("application-logs")
     try:

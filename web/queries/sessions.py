@@ -14,19 +14,28 @@ from app.engine.lanes import NO_WATERMARK
 from app.engine.query import NotOwnedError, NotReadyError, Queries
 from app.models.rules import KEY_MAX
 from tables.lanes import EVERY, LANES_TABLE
-from tables.sessions.answer import SessionAnswer, active_sessions, session_answer
+from tables.sessions.answer import (
+    SessionAnswer,
+    active_sessions,
+    archived_answer,
+    session_answer,
+    spanned,
+)
 from tables.sessions.rows import UserSessions
 from tables.sessions.spec import SessionSpec
 from tables.sessions.state import Session
 from tables.sessions.times import SOURCE_TOPIC
 from web.peers import PeerError, Peers
 from web.problem import Kind, ProblemError, json_response
+from web.queries.archive import Archive
 from web.queries.params import encode_cursor, parse_cursor, parse_limit
 from web.queries.scatter import HOP_TIMEOUT_S, is_forwarded, moving, restoring
 from web.queries.session_sums import PATH, SESSIONS_TOPIC, SessionSums, spec_of
 from web.queries.times import TimeRange, parse_time_range, refusal
 
 MARKS_MAX: Final = 1_024
+COLD_MAX: Final = 50_000
+"""Sessions of one user read from the history: years of half hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,7 @@ class _Asked:
 class _Page(NamedTuple):
     """Sessions to show, and where the next page begins."""
 
-    sessions: Sequence[Session]
+    sessions: list[SessionAnswer]
     cursor: str | None = None
 
 
@@ -70,10 +79,11 @@ class SessionRoom:
     queries: Queries
     specs: Sequence[SessionSpec]
     clock: Callable[[], int]
+    archive: Archive
 
     def install(self, web_app: web.Application, peers: Peers) -> None:
         """Add the endpoints to a not yet started app."""
-        asked = SessionQueries(self.queries, peers, self.specs, self.clock)
+        asked = SessionQueries(self.queries, peers, self.specs, self.clock, self.archive)
         sums = SessionSums(self.queries, peers, self.specs, self.clock)
         web_app.add_routes(
             [
@@ -94,7 +104,9 @@ class SessionQueries:
         peers: Peers,
         specs: Sequence[SessionSpec],
         clock: Callable[[], int],
+        archive: Archive,
     ) -> None:
+        self._archive = archive
         self._queries = queries
         self._peers = peers
         self._specs = specs
@@ -104,29 +116,51 @@ class SessionQueries:
         """Open sessions of a user that were fed within ``active_ttl``; 404 when there are none."""
         asked = self._asked(request, f"{PATH}/active/", {})
 
-        def page(row: UserSessions) -> _Page | None:
-            sessions = active_sessions(asked.spec, row, self._clock())
-            return _Page(sessions) if sessions else None
+        def page(row: UserSessions | None) -> _Page | None:
+            sessions = () if row is None else active_sessions(asked.spec, row, self._clock())
+            spec, user = asked.spec, asked.user
+            shown = [session_answer(spec, user, each) for each in sessions]
+            return _Page(shown) if shown else None
 
         return await self._of_user(asked, page)
 
     async def one(self, request: web.Request) -> web.Response:
         """Sessions of a user, oldest first; ``from`` and ``to`` bound their starts.
 
-        At most ``limit``; ``cursor`` goes on. 404 for a user of whom nothing is kept.
+        At most ``limit``; ``cursor`` goes on. 404 for a user of whom nothing is kept. A range
+        that begins before what state keeps spans state and history; each session says its
+        ``source``.
         """
-        wanted = parse_time_range(request.query, self._clock())
+        now_ms = self._clock()
+        wanted = parse_time_range(request.query, now_ms)
         limit, after = parse_limit(request.query), _after(request.query)
         cursor = {} if after is None else {"cursor": encode_cursor(str(after))}
         asked = self._asked(request, f"{PATH}/", wanted.query() | {"limit": str(limit)} | cursor)
+        cold = await self._cold(asked, wanted, now_ms)
 
-        def page(row: UserSessions) -> _Page:
-            found = _in_range(row.sessions, wanted, after)
+        def page(row: UserSessions | None) -> _Page | None:
+            spec, user = asked.spec, asked.user
+            kept = () if row is None else row.sessions
+            hot = [session_answer(spec, user, each) for each in kept]
+            if not hot and not cold:
+                return None
+            found = _in_range(spanned(hot, cold), wanted, after)
             shown = found[:limit]
             more = encode_cursor(str(shown[-1].start)) if len(found) > limit else None
             return _Page(shown, more)
 
         return await self._of_user(asked, page)
+
+    async def _cold(self, asked: _Asked, wanted: TimeRange, now_ms: int) -> Sequence[SessionAnswer]:
+        """Sessions that only the history has, when the range reaches so far and we answer."""
+        from_ms = wanted.from_ms
+        if from_ms is None or from_ms >= now_ms - asked.spec.retention_ms:
+            return ()
+        if not self._queries.owner(SESSIONS_TOPIC, asked.user.encode()).local:
+            return ()
+        to_ms = now_ms + 1 if wanted.to_ms is None else wanted.to_ms
+        found = await self._archive.sessions(asked.spec.name, asked.user, from_ms, to_ms, COLD_MAX)
+        return [archived_answer(each) for each in found]
 
     def _asked(self, request: web.Request, path: str, query: Mapping[str, str]) -> _Asked:
         user = request.match_info["userId"]
@@ -138,7 +172,7 @@ class SessionQueries:
         return _Asked(spec, user, forwarded, f"{path}{quote(user, safe='')}?{given}")
 
     async def _of_user(
-        self, asked: _Asked, page: Callable[[UserSessions], _Page | None]
+        self, asked: _Asked, page: Callable[[UserSessions | None], _Page | None]
     ) -> web.Response:
         """What the user's owner answers; None of ``page``: there is nothing."""
         owner = self._queries.owner(SESSIONS_TOPIC, asked.user.encode())
@@ -164,21 +198,20 @@ class SessionQueries:
         )
 
     def _here(
-        self, asked: _Asked, partition: int, page: Callable[[UserSessions], _Page | None]
+        self, asked: _Asked, partition: int, page: Callable[[UserSessions | None], _Page | None]
     ) -> UserAnswer:
-        """From the rows here. Sessions that left them would be added to the page."""
         spec, user = asked.spec, asked.user
         table = self._queries.table(SESSIONS_TOPIC, partition, spec.table_name)
         row: UserSessions | None = table.get(user.encode())
-        shown = None if row is None else page(row)
-        if row is None or shown is None:
+        shown = page(row)
+        if shown is None:
             raise ProblemError(Kind.NOT_FOUND, f"no {spec.name} session of {user[:200]!r} is here")
         return UserAnswer(
             user=user,
             type=spec.name,
-            sessions=[session_answer(spec, user, each) for each in shown.sessions],
+            sessions=shown.sessions,
             cursor=shown.cursor,
-            watermark_ms=self._watermark_ms(partition, row.sessions),
+            watermark_ms=self._watermark_ms(partition, () if row is None else row.sessions),
             partition=partition,
             worker=self._queries.worker,
             staleness_ms=self._queries.staleness_ms(SESSIONS_TOPIC, partition),
@@ -208,7 +241,9 @@ def _after(query: Mapping[str, str]) -> int | None:
     return int(text)
 
 
-def _in_range(sessions: Sequence[Session], wanted: TimeRange, after: int | None) -> list[Session]:
+def _in_range(
+    sessions: Sequence[SessionAnswer], wanted: TimeRange, after: int | None
+) -> list[SessionAnswer]:
     low = max(wanted.from_ms or 0, 0 if after is None else after + 1)
     return [
         each
