@@ -17,8 +17,16 @@ from tests.faults.drills_input import in_transaction, transactional
 from tests.faults.fleet import Member, fleet, free_port
 from tests.faults.steady import Steady, parts
 from tests.faults.trap import POISON
-from tests.faults.verify import dead_coordinates, event_id
-from tests.system.harness import CHECKOUT, Cluster, Row, committed_windows, read_topic, wait_for
+from tests.faults.verify import dead_coordinates, event_id, final_windows
+from tests.system.harness import (
+    CHECKOUT,
+    WINDOW_MS,
+    Cluster,
+    Row,
+    committed_windows,
+    read_topic,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.broker, pytest.mark.faults]
 
@@ -98,21 +106,40 @@ def test_a42_3_a44_6_kills_before_and_after_commit_with_disk_kept_and_wiped_chan
         assert totals(shaken.cluster) == totals(quiet.cluster)
 
 
-def test_a46_7_windows_equal_the_reference_after_three_kills(kafka: str, tmp_path: Path) -> None:
-    """The windows part only: records of final windows do not exist yet."""
+def test_a46_7_windows_and_their_final_records_equal_the_reference_after_three_kills(
+    kafka: str, tmp_path: Path
+) -> None:
     with fleet(kafka, tmp_path, names=("a",)) as workers:
         member = workers.members[0]
         with contextlib.closing(Steady(workers.cluster)) as steady:
-            steps = ("begun", "offsets_sent", "committed")
-            for part, step in zip(parts(3, seed=46), steps, strict=True):
+            made = [event for part in parts(4, seed=46) for event in part]
+            ends = {
+                event["service"]: {**event, "event_id": f"{n:032x}"[:8] + event["event_id"][8:]}
+                for n, event in enumerate(made, start=1)
+            }
+            later = made[-1]["timestamp"] + 10 * WINDOW_MS
+            closing = [{**event, "timestamp": later} for event in ends.values()]
+            # The last kill falls into the epoch of the final records, or the one before it.
+            fed = (made[:3_000], made[3_000:], closing)
+            for part, step in zip(fed, ("begun", "offsets_sent", "committed"), strict=True):
                 member.trap.arm(step, nth=2)
                 steady.feed(part)
                 killed(member)
                 member.start()
             member.ready()
             steady.counted()
+            before = {row: want for row, want in steady.reference.rows.items() if row[1] < later}
+            cluster = workers.cluster
+            wait_for(
+                "all is final", lambda: len(final_windows(workers.cluster)) >= len(before) or None
+            )
             assert workers.stop() == [0]
             steady.exact()
+        found = final_windows(cluster)
+        assert {row: found[row] for row in before} == {
+            row: {name: want[name] for name in ("count", "errors", "sum", "min", "max")}
+            for row, want in before.items()
+        }
 
 
 def test_a_worker_refuses_topics_with_another_partition_count(

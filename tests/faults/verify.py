@@ -6,13 +6,14 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import confluent_kafka as ck
 
 from agents.audit.auditor import TOPICS, Auditor
 from agents.audit.facts import audited
 from agents.audit.reader import AuditTarget, Reader
-from agents.topics import DEAD_LETTERS, LATE_EVENTS, LOG_EVENTS
+from agents.topics import DEAD_LETTERS, LATE_EVENTS, LOG_EVENTS, WINDOWS_FINAL
 from tables.sessions.config import load_sessions
 from tables.windows.spec import load_windows
 from tests.faults.load import CommittedCount, Load
@@ -20,6 +21,7 @@ from tests.system.harness import (
     CHECKOUT,
     Cluster,
     Reference,
+    Row,
     committed_windows,
     read_topic,
     total,
@@ -114,6 +116,32 @@ def check_windows(cluster: Cluster, reference: Reference, events: int) -> None:
         assert counter.poll() == events, "partials doubled"
     finally:
         counter.close()
+
+
+def final_windows(
+    cluster: Cluster, window: str = "requests_per_endpoint"
+) -> dict[Row, dict[str, Any]]:
+    """Figures of the latest final record of each window; no id may be there twice."""
+    ids: Counter[str] = Counter()
+    latest: dict[Row, dict[str, Any]] = {}
+    for message in read_topic(cluster, WINDOWS_FINAL):
+        record = json.loads(message.value() or b"")
+        ids[record["id"]] += 1
+        row = (record["key"], record["start"])
+        if (
+            record["name"] == window
+            and record["revision"] > latest.get(row, {"revision": 0})["revision"]
+        ):
+            latest[row] = record
+    assert not (twice := [each for each, times in ids.items() if times > 1]), twice[:3]
+    return {
+        row: {
+            "count": record["count"],
+            "errors": record["errors"],
+            **{name: round(record[name] * 1000) for name in ("sum", "min", "max")},
+        }
+        for row, record in latest.items()
+    }
 
 
 def dead_coordinates(cluster: Cluster) -> Counter[Coordinates]:
