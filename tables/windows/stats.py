@@ -35,7 +35,9 @@ def microseconds(value_ms: float) -> int:
 _Count = Annotated[int, Meta(ge=0)]
 
 
-class WindowStats(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class WindowStats(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False
+):
     """What a pane knows of the events of one key. All fields are sums, extremes or unions.
 
     ``count`` events, ``errors`` of them errors; ``n`` of them carried a value, whose ``sum``,
@@ -45,7 +47,8 @@ class WindowStats(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     that fed the row, or :data:`tables.lanes.EVERY` once there are too many. ``updated_ms``
     is the ingest time of the latest event, from which retention counts. ``codes`` counts by
     HTTP status code, ``distinct`` is a :mod:`tables.sketch`; both are empty where the window
-    does not ask for them. ``wide`` is used by the encoding alone.
+    does not ask for them. ``wide`` is used by the encoding alone. No cycle can run through a
+    state, so the collector need not look at the many there are.
     """
 
     count: _Count = 0
