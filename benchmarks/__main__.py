@@ -30,10 +30,12 @@ from benchmarks.results import (
     today,
 )
 from benchmarks.sessions import bench_a48_8_active_lookup
+from benchmarks.soak import soak
 from benchmarks.stock_run import measure_stock
 from benchmarks.timed import MissedError, bench_a39_1_posted_event_on_topic, bench_ship
+from benchmarks.workers import workers
 
-KEYS = (50, 5_000)
+KEYS = (50, 5_000, 500_000)
 ALL_WINDOWS_PER_CPU_S = 60_000
 EVENTS = {PLAIN: 100_000, ROCKSDB: 40_000}
 ENGINE_EVENTS = 1_800_000
@@ -105,6 +107,8 @@ def windows(keys: int, events: int) -> None:
 
 
 main.add_command(latency)
+main.add_command(workers)
+main.add_command(soak)
 
 
 @main.command()
