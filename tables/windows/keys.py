@@ -14,6 +14,7 @@ _START = Struct(">Q")
 
 KEY_BYTES_MAX = 0xFFFF
 START_MAX = 0xFFFF_FFFF_FFFF_FFFF
+_LAST = b"\xff" * 8 + b"\x00"
 
 
 def fits(key: str) -> bool:
@@ -56,8 +57,12 @@ def parse_row_key(raw: bytes) -> tuple[str, int]:
 
 def after_key(key: str) -> bytes:
     """Least bytes greater than every row key of the key: where the next key's rows begin."""
-    prefix = key_prefix(key)
-    return prefix + b"\xff" * 8 + b"\x00"
+    return key_prefix(key) + _LAST
+
+
+def after_prefix(raw: bytes) -> bytes:
+    """As :func:`after_key`, of a row key, whatever stands before it."""
+    return raw[:-8] + _LAST
 
 
 def pane_start_ms(raw: bytes) -> int:

@@ -123,7 +123,7 @@ async def test_a46_9_a_closed_window_is_answered_until_its_retention_and_then_40
     cluster = cluster_of("w1")
     partition = cluster.put("/a", NOW - 5 * MINUTE, stats_of([5.0]))
     cluster.mark(NOW)
-    tick = RetentionTick((SPEC,))
+    tick = RetentionTick((SPEC,), pause_ms=0)
 
     class View:
         def table(self, name: str) -> MemoryTable:

@@ -158,7 +158,7 @@ class WindowsDriver:
         self.aggregates = {table.name: table.aggregate for table in merge_tables(self.specs)}
         self.target = DictView(tables={name: DictTable() for name in self.aggregates})
         self.sources: dict[int, DictView] = {}
-        self.retention = RetentionTick(self.specs)
+        self.retention = RetentionTick(self.specs, pause_ms=0)
         self.now_ms = NOW
 
     def feed(

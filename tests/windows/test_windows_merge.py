@@ -8,11 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.windows.repartition import decode_partial, encode_partial, window_repartition
-from agents.windows.retention import RetentionTick
+from agents.windows.retention import PAUSE_MS, WHOLE_EACH, RetentionTick
 from app.engine.chunks import Chunk, LaneMark, decode_chunk, encode_chunk
 from tables.windows.keys import row_key
 from tables.windows.stats import WindowStats
-from tests.windows.driver import HOUR, MINUTE, NOW, TEN, WindowsDriver, event, minute_spec
+from tests.windows.driver import (
+    HOUR,
+    MINUTE,
+    NOW,
+    TEN,
+    DictTable,
+    WindowsDriver,
+    event,
+    minute_spec,
+)
 
 NAME = "requests_per_endpoint"
 ONE = encode_partial((NAME, "/a", TEN), WindowStats(count=1, lanes=("0/",), updated_ms=5))
@@ -105,17 +114,18 @@ def test_retention_counts_from_the_last_update_not_from_event_time():
     driver = WindowsDriver()
     day = 24 * HOUR
     driver.feed([event(TEN - 30 * day)], lane="file-1", ingest=NOW)
-    driver.feed([event(TEN)], ingest=NOW - 5_000)
+    driver.feed([event(TEN, "/b")], ingest=NOW - 5_000)
     assert driver.sweep(NOW + day - 5_000) == 0
     assert driver.sweep(NOW + day) == 1
     assert [start for start, _ in driver.rows("/a")] == [TEN - 30 * day]
+    assert driver.rows("/b") == []
     assert driver.sweep(NOW + day + 1) == 2  # the other row, the backfill's mark
     assert set(driver.marks()) == {"0/"}
 
 
 def test_rows_stop_growing_when_each_sweep_sees_a_slice():
     driver = WindowsDriver(minute_spec(retention_ms=10 * MINUTE))
-    driver.retention = RetentionTick(driver.specs, rows_per_tick=7)
+    driver.retention = RetentionTick(driver.specs, rows_per_tick=7, pause_ms=0)
     most = 0
     for minute in range(60):
         now = NOW + minute * MINUTE
@@ -124,6 +134,47 @@ def test_rows_stop_growing_when_each_sweep_sees_a_slice():
             driver.sweep(now)
         most = max(most, len(driver.all_rows()))
     assert most == 3 * 11
+
+
+def test_a_round_looks_at_the_front_of_each_key_and_at_what_expired_behind_it():
+    looked: list[int] = []
+
+    class Counting(DictTable):
+        def range(self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False):
+            rows = list(super().range(lo, hi, limit=limit, reverse=reverse))
+            looked.append(len(rows))
+            return iter(rows)
+
+    driver = WindowsDriver(minute_spec(retention_ms=10 * MINUTE))
+    for minute in range(12):
+        now = NOW + minute * MINUTE
+        driver.feed([event(TEN + minute * MINUTE, f"/{i}") for i in range(5)], ingest=now)
+    counting = Counting()
+    counting.rows = driver.target.tables[NAME].rows
+    driver.target.tables[NAME] = counting
+    driver.sweep(NOW + 5 * MINUTE)
+    assert sum(looked) == 5
+    driver.sweep(NOW + 11 * MINUTE + 1)  # two have expired of each key
+    assert len(driver.all_rows()) == 5 * 10
+
+
+def test_rows_behind_older_ones_that_stay_are_removed_by_a_round_over_all():
+    driver = WindowsDriver(minute_spec(retention_ms=10 * MINUTE))
+    driver.feed([event(TEN)], ingest=NOW)
+    driver.feed([event(TEN - HOUR)], lane="file-1", ingest=NOW + 10 * MINUTE)
+    assert driver.sweep(NOW + 10 * MINUTE + 1) == 0
+    for _ in range(WHOLE_EACH):
+        driver.sweep(NOW + 10 * MINUTE + 1)
+    assert [start for start, _ in driver.rows("/a")] == [TEN - HOUR]
+
+
+def test_rounds_pause_once_they_are_through():
+    driver = WindowsDriver(minute_spec(retention_ms=10 * MINUTE))
+    driver.retention = RetentionTick(driver.specs)
+    driver.feed([event(TEN)], ingest=NOW)
+    assert driver.sweep(NOW + 10 * MINUTE) == 0
+    assert driver.sweep(NOW + 10 * MINUTE + PAUSE_MS - 1) == 0
+    assert driver.sweep(NOW + 10 * MINUTE + PAUSE_MS) == 1
 
 
 def test_a_row_updated_since_the_last_commit_is_not_removed():
