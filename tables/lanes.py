@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from app.engine.chunks import LaneMark
+from app.engine.chunks import LaneMark, lane_key
 from app.engine.effects import Aggregate, TableSpec, View
 from app.engine.lanes import LIVE
 
@@ -105,17 +105,27 @@ class LaneTimes:
         return min((self.of_lane(lane_of(key)) for key in keys), default=FOREVER)
 
 
-def lanes_seen(view: View) -> dict[str, LaneMark]:
-    """Marks by lane key, as the open epoch knows them; at most :data:`MARKS_MAX`."""
+def lanes_seen(view: View, sources: int) -> dict[str, LaneMark]:
+    """Marks by lane key, as the open epoch knows them.
+
+    Those of the live lanes of all ``sources`` partitions, and at most :data:`MARKS_MAX` others.
+    """
     table = view.table(LANES_TABLE)
     marks: dict[str, LaneMark] = {}
     for key, _ in table.range(b"", None, limit=MARKS_MAX):
         mark = table.get(key)  # range shows what is committed, get what the open epoch knows
         if mark is not None:
             marks[key.decode()] = mark
+    if len(marks) >= MARKS_MAX:
+        for source in range(sources):
+            live = lane_key(source, LIVE)
+            mark = table.get(live.encode())
+            if mark is not None:
+                marks[live] = mark
     return marks
 
 
 def lane_times(view: View, source_topic: str) -> LaneTimes:
     """Times of the lanes that feed this partition from ``source_topic``."""
-    return LaneTimes.of(lanes_seen(view), view.partitions(source_topic))
+    sources = view.partitions(source_topic)
+    return LaneTimes.of(lanes_seen(view, sources), sources)

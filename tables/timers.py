@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from struct import Struct
 
+from app.engine.chunks import LaneMark
 from app.engine.effects import Aggregate, TableSpec, View
-from tables.lanes import LaneTimes
+from app.engine.lanes import LIVE
+from tables.lanes import LANES_TABLE, LaneTimes, lane_of
 
 TIMERS_TABLE = "timers"
 DUE_MAX = (1 << 63) - 1
@@ -88,3 +90,16 @@ def due_timers(view: View, times: LaneTimes, limit: int) -> list[Timer]:
             if table.get(key) is not None:
                 found.append(parse_timer(key))
     return found
+
+
+def lane_is_over(view: View, key: bytes, mark: LaneMark) -> bool:
+    """Whether a lane's committed mark says no more than if there were none.
+
+    That is so of a backfill that is idle, once no timer waits for it. While there is one the
+    mark must stay: timers of a lane without a mark are never looked at.
+    """
+    lane = lane_of(key.decode())
+    if lane == LIVE or not mark.idle or view.table(LANES_TABLE).get(key) != mark:
+        return False
+    lo, hi = Timer(lane, 0, b"").key(), lane.encode() + b"\x01"
+    return not any(view.table(TIMERS_TABLE).range(lo, hi, limit=1))

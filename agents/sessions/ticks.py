@@ -8,13 +8,13 @@ from typing import Any
 
 from agents.sessions.merge import effects_of
 from app.engine.effects import Effects, View
-from tables.lanes import LANES_TABLE, LaneTimes, lane_of
+from tables.lanes import LANES_TABLE
 from tables.sessions.closing import Change, kept_sessions, parse_payload
 from tables.sessions.rows import EMPTY, UserSessions
 from tables.sessions.spec import SessionSpec
 from tables.sessions.stats import STATS_TABLE, StatsChange, hour_of
 from tables.sessions.times import session_times
-from tables.timers import TIMERS_TABLE, Timer, due_timers
+from tables.timers import TIMERS_TABLE, due_timers, lane_is_over
 
 FIRED_MAX = 500
 """Timers one tick fires: about 10 ms of work, so that no tick stalls the event loop."""
@@ -89,7 +89,11 @@ class RetentionTick:
         expired = self._expired_stats(partition, view, now_ms)
         if expired:
             deletes[STATS_TABLE] = expired
-        lanes = self._forgotten_lanes(partition, view, times, now_ms)
+        lanes = [
+            key
+            for key, mark in self._slice(partition, view, LANES_TABLE)
+            if lane_is_over(view, key, mark)
+        ]
         if lanes:
             deletes[LANES_TABLE] = lanes
         effects = effects_of(change)
@@ -108,21 +112,6 @@ class RetentionTick:
             if seen.updated_ms <= oldest_ms and not counts_open:
                 stats = table.get(key)
                 if stats is not None and stats.updated_ms <= oldest_ms:
-                    found.append(key)
-        return found
-
-    def _forgotten_lanes(
-        self, partition: int, view: View, times: LaneTimes, now_ms: int
-    ) -> list[bytes]:
-        """Marks of backfills that ended a retention ago; not while a timer waits for them."""
-        longest = max((spec.retention_ms for spec in self.specs), default=0)
-        found = []
-        for key, mark in self._slice(partition, view, LANES_TABLE):
-            lane = lane_of(key.decode())
-            ended = mark.idle and now_ms - mark.seen_ms >= longest
-            if lane and ended and view.table(LANES_TABLE).get(key) == mark:
-                lo, hi = Timer(lane, 0, b"").key(), Timer(lane, times.of_lane(lane), b"").key()
-                if not any(view.table(TIMERS_TABLE).range(lo, hi, limit=1)):
                     found.append(key)
         return found
 

@@ -146,16 +146,22 @@ class _Fired:
         self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}
 
     def of(self, known: tuple[str, ...], feeding: tuple[str, ...]) -> int:
-        """Epoch ms; :data:`FOREVER` when a lane feeds it for the first time."""
+        """Epoch ms; :data:`FOREVER` when nothing says that timers are set."""
         held = self._known.get((known, feeding))
         if held is None:
             lanes = _lanes(feeding)
-            if lanes <= set(map(lane_of, known)):
-                held = min(self._agenda.progress(lane).fired_ms for lane in lanes)
+            # A row of too many lanes does not know by which it was fed.
+            if known != EVERY and lanes <= set(map(lane_of, known)):
+                held = min(map(self._of_lane, lanes))
             else:
                 held = FOREVER
             self._known[known, feeding] = held
         return held
+
+    def _of_lane(self, lane: str) -> int:
+        fired_ms = self._agenda.progress(lane).fired_ms
+        # What was known of a backfill is forgotten when it ends, and it may begin again.
+        return FOREVER if lane != LIVE and fired_ms < 0 else fired_ms
 
 
 def _lanes(keys: tuple[str, ...]) -> set[str]:

@@ -13,6 +13,8 @@ import msgspec
 from app.engine.lanes import Lanes
 
 CHUNK_BYTES_MAX = 256 * 1024
+CHUNK_MARKS_MAX = 4_096
+"""Marks of one chunk: some 200 KiB. A batch may have a lane for each of its records."""
 
 
 class LaneMark(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -61,7 +63,7 @@ def lane_marks(before: Lanes, after: Lanes) -> dict[str, LaneMark]:
         for name, lane in after
         if before.by_id.get(name) != lane
     }
-    for name, lane in before:
+    for name, lane in (*before, *after.forgotten.items()):
         if name not in after.by_id:
             marks[name] = LaneMark(lane.seen_ms, lane.watermark_ms, idle=True)
     return marks

@@ -139,7 +139,7 @@ class Engine:
                         self.commits.work.set()
         except Exception as exc:  # noqa: BLE001 - half applied effects may not be kept
             self.commit_failed(as_failure(exc))
-        if self._filling.waiting:
+        if self._filling.waiting or any(task.time_due for task in self.tasks.values()):
             self.commits.work.set()
 
     # -- epochs ----------------------------------------------------------------------------

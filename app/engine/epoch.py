@@ -109,5 +109,6 @@ class OpenEpoch:
             self.marks.setdefault(task, {}).update(lanes)
 
     def size(self) -> int:
-        """Things held: outputs, partials (state is bounded by the tasks)."""
-        return len(self.outputs) + sum(map(len, self.partials.values()))
+        """Things held: outputs, partials, marks (state is bounded by the tasks)."""
+        things = (*self.partials.values(), *self.marks.values())
+        return len(self.outputs) + sum(map(len, things))

@@ -150,9 +150,18 @@ class Filling:
         return epoch
 
     def _take_partials(self, held: OpenEpoch) -> list[Partials]:
-        """Partials with the marks of their source; marks alone at most once a second."""
+        """Partials with the marks of their source; marks alone at most once a second.
+
+        That a lane is gone is told in the epoch that commits it: whoever starts with the
+        partition knows of it no more, and windows that it fed would wait for ever.
+        """
         now = self._clock.monotonic()
-        due = {t for t in held.marks if now - self._broadcast_at.get(t, 0.0) >= BROADCAST_S}
+        due = {
+            task
+            for task, marks in held.marks.items()
+            if now - self._broadcast_at.get(task, 0.0) >= BROADCAST_S
+            or not marks.keys() <= self._tasks[task].lanes.by_id.keys()
+        }
         taken = []
         for task in due | {task for task, _ in held.partials}:
             marks = dict(held.marks.get(task, {}))

@@ -37,9 +37,15 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """The lanes of one source partition, by lane id."""
+    """The lanes of one source partition, by lane id.
+
+    ``forgotten`` are those that :meth:`advanced` had no room for. They are not stored: whoever
+    applies the new lanes says of them that they are idle, as they may never have been lanes of
+    the old ones.
+    """
 
     by_id: Mapping[str, Lane] = field(default_factory=dict)
+    forgotten: Mapping[str, Lane] = field(default_factory=dict, compare=False)
 
     def watermark(self, lane: str) -> int:
         """Highest event time of the lane, or :data:`NO_WATERMARK`."""
@@ -59,9 +65,12 @@ class Lanes:
                 event_ms if old is None else max(event_ms, old.watermark_ms),
                 seen_ms if old is None else max(seen_ms, old.seen_ms),
             )
-        while len(lanes) > LANES_MAX:
-            del lanes[min((n for n in lanes if n != LIVE), key=lambda n: (lanes[n].seen_ms, n))]
-        return Lanes(lanes)
+        forgotten: dict[str, Lane] = {}
+        if len(lanes) > LANES_MAX:
+            silent = sorted((n for n in lanes if n != LIVE), key=lambda n: (lanes[n].seen_ms, n))
+            for name in silent[: len(lanes) - LANES_MAX]:
+                forgotten[name] = lanes.pop(name)
+        return Lanes(lanes, forgotten)
 
     def retired(self, now_ms: int, idle_ms: int) -> Lanes:
         """Lanes after ``idle_ms`` of silence is taken into account at ``now_ms``.

@@ -13,7 +13,7 @@ import confluent_kafka as ck
 
 from app.engine.batch import Headers
 from app.engine.changelog import POSITION_KEY, row_record_key
-from app.engine.chunks import CHUNK_BYTES_MAX, Chunk, encode_chunk
+from app.engine.chunks import CHUNK_BYTES_MAX, CHUNK_MARKS_MAX, Chunk, encode_chunk
 from app.engine.epoch import Epoch, Partials, TaskCommit, TaskId
 from app.engine.partitioner import partition_for
 from app.engine.spec import EngineConfig
@@ -155,7 +155,11 @@ def pack(partials: Partials, partitions: Mapping[str, int]) -> Iterator[tuple[in
     count = partitions[repartition.topic]
     held: list[list[bytes]] = [[] for _ in range(count)]
     sizes = [0] * count
-    marks = dict(partials.marks)
+    told = list(partials.marks.items())
+    marks, *more = [
+        dict(told[first : first + CHUNK_MARKS_MAX])
+        for first in range(0, max(1, len(told)), CHUNK_MARKS_MAX)
+    ]
     for key, value in partials.values.items():
         partition = partition_for(repartition.route(key), count)
         raw = repartition.encode(key, value)
@@ -168,3 +172,5 @@ def pack(partials: Partials, partitions: Mapping[str, int]) -> Iterator[tuple[in
     for partition in range(count):
         if held[partition] or partials.broadcast:
             yield partition, encode_chunk(Chunk(partials.task.partition, marks, held[partition]))
+            for part in more:
+                yield partition, encode_chunk(Chunk(partials.task.partition, part, []))

@@ -19,7 +19,8 @@ def session_times(view: View, now_ms: int) -> LaneTimes:
     while a session goes on until the user has been away for the gap. So silence counts as
     time that passes: the live lane goes on by the clock from the furthest it was.
     """
-    return with_silence(lanes_seen(view), view.partitions(SOURCE_TOPIC), now_ms)
+    sources = view.partitions(SOURCE_TOPIC)
+    return with_silence(lanes_seen(view, sources), sources, now_ms)
 
 
 def with_silence(marks: Mapping[str, LaneMark], sources: int, now_ms: int) -> LaneTimes:

@@ -123,6 +123,8 @@ async def test_a46_9_a_closed_window_is_answered_until_its_retention_and_then_40
     cluster = cluster_of("w1")
     partition = cluster.put("/a", NOW - 5 * MINUTE, stats_of([5.0]))
     cluster.mark(NOW)
+    finals = cluster.table(partition, FINALS_TABLE).rows
+    finals[final_key(SPEC.name, "/a", NOW - 5 * MINUTE)] = Written(1, 1, SPEC.identity, NOW)
     tick = RetentionTick((SPEC,), pause_ms=0)
 
     class View:
