@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from app.engine.batch import Headers, RecordBatch, header
+from app.engine.batch import Headers, RecordBatch
 from app.engine.effects import Reject
 from app.engine.lanes import LANE_HEADER, LIVE, Lanes, lane_id
 from app.models import rules
@@ -90,7 +90,11 @@ def _lane_column(headers: Sequence[Headers]) -> Sequence[str]:
     ids: dict[bytes | None, str] = {None: LIVE}
     column = []
     for each in headers:
-        raw = header(each, LANE_HEADER) if each else None
+        raw = None
+        for name, value in each:  # inlined: each event has a header that says its origin
+            if name == LANE_HEADER:
+                raw = value
+                break
         lane = ids.get(raw)
         if lane is None:
             lane = ids[raw] = lane_id(raw)
