@@ -13,6 +13,7 @@ from benchmarks.engine_run import measure_engine
 from benchmarks.failover import failover
 from benchmarks.history import bench_history
 from benchmarks.latency import latency
+from benchmarks.live import live
 from benchmarks.overload import backlog, overload
 from benchmarks.process import machine
 from benchmarks.queries import bench_queries
@@ -33,6 +34,7 @@ from benchmarks.sessions import bench_a48_8_active_lookup
 from benchmarks.soak import soak
 from benchmarks.stock_run import measure_stock
 from benchmarks.timed import MissedError, bench_a39_1_posted_event_on_topic, bench_ship
+from benchmarks.trends import trends
 from benchmarks.workers import workers
 
 KEYS = (50, 5_000, 500_000)
@@ -107,6 +109,8 @@ def windows(keys: int, events: int) -> None:
 
 
 main.add_command(latency)
+main.add_command(live)
+main.add_command(trends)
 main.add_command(workers)
 main.add_command(soak)
 

@@ -74,7 +74,8 @@ def _send_day(producer: ck.Producer, topic: str, now_ms: int) -> None:
     producer.flush(30)
 
 
-async def _ask(session: aiohttp.ClientSession, url: str, worker: str, taken: Taken) -> None:
+async def ask(session: aiohttp.ClientSession, url: str, worker: str, taken: Taken) -> None:
+    """Ask once, and note how long it took."""
     began = time.perf_counter()
     try:
         async with session.get(url) as reply:
@@ -102,7 +103,7 @@ async def _points(port: int, worker: str) -> Taken:
                 await asyncio.sleep(wait)
             key = quote(f"/api/v1/shop/{draw.randrange(KEYS)}", safe="")
             url = f"http://127.0.0.1:{port}{PATH}{key}?from=-5m"
-            group.create_task(_ask(session, url, worker, taken))
+            group.create_task(ask(session, url, worker, taken))
     return taken
 
 
