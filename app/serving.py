@@ -98,18 +98,25 @@ def install_web(app: Headrace, producer: IngestProducer) -> None:
         archive,
         sources,
         rounds.last,
-        (SessionRoom(queries, app.sessions, clock, archive), entity_room(app, queries, producer)),
+        (
+            SessionRoom(queries, app.sessions, clock, archive),
+            entity_room(app, queries, producer, archive),
+        ),
     )
     web_app = app.web.web_app  # type: ignore[attr-defined]  # the driver is PlainWeb
     web_app[AUDIT] = rounds
     install(web_app, deps)
 
 
-def entity_room(app: Headrace, queries: EngineQueries, producer: IngestProducer) -> EntityRoom:
+def entity_room(
+    app: Headrace, queries: EngineQueries, producer: IngestProducer, archive: Archive
+) -> EntityRoom:
     """The entities' endpoints of this worker."""
     config = app.engine.config
     topic = StateTopic(config.bootstrap, config.physical)
-    return EntityRoom(app.settings, queries, app.entities, producer, topic, app.clock, REGISTRY)
+    return EntityRoom(
+        app.settings, queries, app.entities, producer, topic, app.clock, REGISTRY, archive
+    )
 
 
 def archiver(app: Headrace, worker_id: str, kafka: Kafka) -> Archiver:

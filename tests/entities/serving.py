@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -20,13 +21,15 @@ from tables.entities.event import entity_key
 from tables.entities.snapshot import digest
 from tables.entities.spec import EntitySpecs
 from tables.entities.state import ENTITIES_TABLE, EntityState, state_value
+from tables.history.reader import History
 from tests.entities.driving import NOW, SPECS, Entities
+from tests.web.fakes import NO_HISTORY, MemoryQueries, MemoryTable, cluster_of
 from tests.web.fakes import Cluster as Owners
-from tests.web.fakes import MemoryQueries, MemoryTable, cluster_of
 from web.entities.comparing import Latest
 from web.entities.room import EntityRoom
 from web.peers import Peers
 from web.problem import problems
+from web.queries.archive import Archive
 
 PATH = "/api/v1/entities"
 TOKEN = "a-token-of-the-tests"  # noqa: S105 - not a secret
@@ -167,7 +170,11 @@ class Worker:
 
 @asynccontextmanager
 async def serving(
-    world: World, name: str = "w1", specs: EntitySpecs | None = None, **settings: Any
+    world: World,
+    name: str = "w1",
+    specs: EntitySpecs | None = None,
+    history: Path = NO_HISTORY,
+    **settings: Any,
 ) -> AsyncIterator[Worker]:
     """A worker's web server with nothing but the entities' endpoints."""
     queries, sink, topic = EntityRows(name, world.owners), Sink(), TopicCopy(world.owners)
@@ -180,6 +187,7 @@ async def serving(
         topic,
         world.clock,
         registry,
+        Archive(History(history, "")),
     )
     peers = Peers(name)
     app = web.Application(middlewares=[problems])

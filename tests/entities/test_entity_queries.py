@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +19,8 @@ from yarl import URL
 from app.settings import Settings
 from tables.entities.history import HISTORY_TABLE
 from tables.entities.state import EntityState
+from tables.history.datasets import ENTITIES
+from tables.history.names import Source
 from tests.entities.driving import DEVICE, NOW, body
 from tests.entities.serving import (
     PATH,
@@ -28,6 +31,7 @@ from tests.entities.serving import (
     serving,
     world_of,
 )
+from tests.history.rows import archive, entity_event
 from web.entities import listing
 from web.entities.cache import Answer, AnswerCache
 from web.entities.listing import Listed, Page, merged
@@ -109,6 +113,7 @@ async def test_a43_1_the_last_state_and_four_changes_from_any_worker(
             "ingest_ts": NOW,
             "applied": True,
             "attributes": {"firmware": "v1"},
+            "source": "hot",
         }
 
 
@@ -443,3 +448,30 @@ def test_the_admin_token_is_not_shown_by_the_settings(monkeypatch: pytest.Monkey
     assert settings.admin_token is not None
     assert settings.admin_token.get_secret_value() == "very-secret"
     assert "very-secret" not in repr(settings)
+
+
+async def test_older_events_of_the_archive_follow_on_those_the_table_holds(
+    world: World, tmp_path: Path
+) -> None:
+    forgotten = owned_by("w2", world.owners)
+    kept = owned_by("w1", world.owners)
+    world.put(forgotten, EntityState(3, NOW, "e", False, b"{}", NOW, 0))
+    world.feed(kept, *(body("update", version) for version in (1, 2)))
+    records = [entity_event(forgotten, version, NOW - 1_000 + version) for version in (1, 2, 3)]
+    archive(tmp_path, ENTITIES, records)
+    archive(tmp_path, ENTITIES, [entity_event(kept, 1, NOW)], source=Source("0badcafe", 1))
+    async with (
+        serving(world, "w1", history=tmp_path) as one,
+        serving(world, "w2", history=tmp_path) as other,
+    ):
+        for worker in (one, other):
+            _, answer = await worker.get(f"{device(forgotten)}/history?from=-1h")
+            found = [(each["version"], each["source"]) for each in answer["events"]]
+            assert found == [(3, "cold"), (2, "cold"), (1, "cold")]
+            _, answer = await worker.get(f"{device(kept)}/history?from=-1h")
+            found = [(each["version"], each["source"]) for each in answer["events"]]
+            assert found == [(2, "hot"), (1, "hot")]
+        status, _ = await one.get(f"{device('nobody')}/history?from=-1h")
+        assert status == 404
+        status, _ = await one.get(f"{device(kept)}/history?from=soon")
+        assert status == 400

@@ -324,8 +324,10 @@ async def running_worker(
     gateway = LogsGateway(sink, rate, clock, registry)
     app = web.Application()
     no_entities = NoEntities()
-    room = EntityRoom(settings, queries, {}, no_entities, no_entities, ManualClock(NOW), registry)
     archive = Archive(History(history, ""))
+    room = EntityRoom(
+        settings, queries, {}, no_entities, no_entities, ManualClock(NOW), registry, archive
+    )
     sessions = SessionRoom(queries, (), clock, archive)
     rooms = (room, sessions)
     deps = WebDeps(settings, queries, SPECS, gateway, live, clock, registry, archive, rooms=rooms)

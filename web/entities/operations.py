@@ -61,7 +61,7 @@ ENTITY_OPERATIONS: Final = (
         f"{PATH}/{{type}}/{{id}}/history",
         "Entities",
         "The newest events of an entity, newest first.",
-        (_TYPE, _ID, _LIMIT, _CURSOR),
+        (_TYPE, _ID, _LIMIT, _CURSOR, Param("from", "Add archived events back to this moment")),
         (200, 400, 404, 503, 504),
     ),
     Operation(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -21,9 +21,10 @@ from web.entities.cache import Answer, AnswerCache
 from web.entities.gateway import TOPIC
 from web.peers import PeerAnswer, PeerError, Peers
 from web.problem import CONTENT_TYPE, Kind, ProblemError, json_response
-from web.queries.params import encode_cursor, parse_cursor, parse_limit
+from web.queries.archive import Archive
+from web.queries.params import KEYS_MAX, encode_cursor, parse_cursor, parse_limit
 from web.queries.scatter import HOP_TIMEOUT_S, is_forwarded, moving, restoring
-from web.queries.times import refusal
+from web.queries.times import EPOCH_MS_MAX, parse_moment, refusal
 
 PATH: Final = "/api/v1/entities"
 PAGE_BYTES_MAX: Final = 4 << 20
@@ -75,8 +76,17 @@ class EntityReads:
     """Point reads of one worker: its own entities, its peers' by one hop and a short cache."""
 
     def __init__(
-        self, queries: Queries, peers: Peers, specs: EntitySpecs, cache: AnswerCache
+        self,
+        queries: Queries,
+        peers: Peers,
+        specs: EntitySpecs,
+        cache: AnswerCache,
+        archive: Archive,
+        clock: Callable[[], int],
     ) -> None:
+        """``clock`` gives epoch milliseconds."""
+        self._archive = archive
+        self._clock = clock
         self._queries = queries
         self._peers = peers
         self._specs = specs
@@ -102,17 +112,39 @@ class EntityReads:
     async def history(self, request: web.Request) -> web.Response:
         """The newest events of an entity, newest first, a page at a time.
 
-        The last page (``cursor`` null) ends with the oldest event the table holds; older
-        ones lie in ``partition`` of the topic ``entity-events``, below that event's offset.
+        The last page (``cursor`` null) ends with the oldest event the table holds. With
+        ``from``, older events of the archive back to that moment follow on it, at most
+        :data:`KEYS_MAX`; each event says its ``source``.
         """
         asked = self._asked(request)
         limit, before = parse_limit(request.query), _before(request.query)
+        since_ms = parse_moment(request.query, "from", self._clock())
         owner = self._queries.owner(TOPIC, asked.key)
         if owner.local:
-            return json_response(await self._changes(asked, owner.partition, limit, before))
+            found = await self._changes(asked, owner.partition, limit, before)
+            if since_ms is not None and found["cursor"] is None:
+                await self._append_cold(asked, found["events"], since_ms)
+            if not found["events"] and not found.pop("known"):
+                raise asked.missing
+            return json_response({k: v for k, v in found.items() if k != "known"})
         cursor = {} if before is None else {"cursor": encode_cursor(str(before))}
-        query = urlencode({"limit": str(limit)} | cursor)
+        since = {} if since_ms is None else {"from": str(since_ms)}
+        query = urlencode({"limit": str(limit)} | cursor | since)
         return _passed_on(await self._hop(asked, owner, f"{asked.path}/history?{query}"))
+
+    async def _append_cold(
+        self, asked: _Asked, events: list[dict[str, object]], since_ms: int
+    ) -> None:
+        """Add what only the archive has, newest first: events below the oldest of ``events``."""
+        cold = await self._archive.entity_events(
+            asked.type, asked.id, since_ms, EPOCH_MS_MAX, KEYS_MAX
+        )
+        oldest = events[-1]["offset"] if events else None
+        events += [
+            {**msgspec.structs.asdict(event), "source": "cold"}
+            for event in reversed(cold)
+            if not isinstance(oldest, int) or event.offset < oldest
+        ]
 
     def _asked(self, request: web.Request) -> _Asked:
         spec, entity_id = known_type(self._specs, request), request.match_info["id"]
@@ -175,7 +207,7 @@ class EntityReads:
 
     async def _changes(
         self, asked: _Asked, partition: int, limit: int, before: int | None
-    ) -> Mapping[str, object]:
+    ) -> dict[str, Any]:
         try:
             rows = await self._newest(asked.key, partition, limit + 1, before)
             known = self._queries.table(TOPIC, partition, ENTITIES_TABLE).get(asked.key)
@@ -184,14 +216,13 @@ class EntityReads:
             raise restoring(exc) from exc
         except NotOwnedError as exc:
             raise moving() from exc
-        if not rows and known is None:
-            raise asked.missing
         page = _fitting(rows[:limit])
         return {
             "type": asked.type,
             "id": asked.id,
             "events": [_event(change) for _, change in page],
             "cursor": encode_cursor(str(page[-1][0])) if len(page) < len(rows) else None,
+            "known": known is not None,
             **whence,
         }
 
@@ -217,7 +248,7 @@ class EntityReads:
 
 def _event(change: Change) -> dict[str, object]:
     fields = msgspec.structs.asdict(change)
-    return fields | {"attributes": msgspec.Raw(change.attributes)}
+    return fields | {"attributes": msgspec.Raw(change.attributes), "source": "hot"}
 
 
 def _fitting(rows: list[tuple[int, Change]]) -> list[tuple[int, Change]]:

@@ -18,6 +18,7 @@ from web.entities.reads import PATH, EntityReads
 from web.entities.rebuild import PATH as REBUILD
 from web.entities.rebuild import ROWS_PATH, Rebuilds, TopicReader
 from web.peers import Peers
+from web.queries.archive import Archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class EntityRoom:
     topic: TopicReader
     clock: Clock
     registry: CollectorRegistry
+    archive: Archive
 
     def install(self, web_app: web.Application, peers: Peers) -> None:
         """Add the endpoints to a not yet started app; a rebuild that runs ends with it."""
@@ -43,7 +45,7 @@ class EntityRoom:
             self.registry,
             cache,
         )
-        reads = EntityReads(self.queries, peers, self.specs, cache)
+        reads = EntityReads(self.queries, peers, self.specs, cache, self.archive, self.clock.now_ms)
         lists = EntityLists(self.queries, peers, self.specs)
         rebuilds = Rebuilds(
             self.queries, peers, self.topic, self.settings.admin_token, self.clock.now_ms

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from tables.history.datasets import ArchivedSession, ColdWindow
+from tables.history.datasets import ArchivedSession, ColdEntityEvent, ColdWindow
 from tables.history.reader import History, HistoryError, HistoryTimeoutError
 from tables.history.span import Place, span
 from tables.windows.answer import WindowAnswer
@@ -68,6 +68,12 @@ class Archive:
     ) -> list[ArchivedSession]:
         """Closed sessions of a user that began in the range, the newest ``limit``."""
         return await self._ask(lambda: self._history.sessions(type_, user, from_ms, to_ms, limit))
+
+    async def entity_events(
+        self, type_: str, id_: str, from_ms: int, to_ms: int, limit: int
+    ) -> list[ColdEntityEvent]:
+        """Events of an entity in the range, in order of arrival, the newest ``limit``."""
+        return await self._ask(lambda: self._history.entities(type_, id_, from_ms, to_ms, limit))
 
     async def _ask(self, read: Callable[[], T]) -> T:
         if self._waiting >= WAITING_MAX:
