@@ -103,6 +103,19 @@ async def test_an_answer_that_may_miss_what_is_on_its_way_is_kept_for_a_second_o
         assert (await worker.json("/trends/shop"))["windows"]["1m"]["count"] == 2
 
 
+async def test_a_source_that_stays_behind_does_not_keep_the_others_from_the_cache() -> None:
+    cluster, clock = cluster_of("w1"), Clock()
+    cluster.put("shop", NOW - HOP, stats_of([1.0]), TRENDS.name)
+    cluster.mark(NOW - 60_000)
+    async with running_worker(cluster, clock=clock) as worker:
+        clock.now_ms += 2_000
+        for _ in range(5):
+            answer = await worker.json("/trends/shop")
+            clock.now_ms += 1_500
+        assert answer["windows"]["1m"]["complete"] is False
+        assert hits(worker) == (4, 1)
+
+
 async def test_all_services_are_one_row_and_a_service_of_stars_is_another() -> None:
     cluster = cluster_of("w1")
     cluster.put("*", NOW - HOP, stats_of([1.0] * 7), TRENDS.name)

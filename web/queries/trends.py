@@ -37,6 +37,8 @@ PATH: Final = "/trends"
 CACHE_BYTES_MAX: Final = 8 << 20
 UNSETTLED_MS: Final = 1_000
 """How long an answer is kept whose newest window may still miss what is on its way."""
+SETTLES_MS: Final = 2_000
+"""After so much of a hop what was on its way has come; a source that is slow is not waited for."""
 HISTORY_MS: Final = 3_600_000
 PANES_MAX: Final = 40_000
 
@@ -142,7 +144,9 @@ class Trends:
             path = PATH if row == GLOBAL_KEY else f"{PATH}/{quote(_shown(row), safe='')}"
             body = await self._remote(owner.url, path, forwarded=forwarded)
             trend = msgspec.json.decode(body, type=Trend)
-        settled = all(window.complete for window in trend.windows.values())
+        settled = now_ms - as_of >= SETTLES_MS or all(
+            window.complete for window in trend.windows.values()
+        )
         until_ms = as_of + self._spec.advance_ms if settled else now_ms + UNSETTLED_MS
         if trend.asOf == as_of:
             self._cache.put(as_of, key, _Cached(body, until_ms), len(body))
