@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 FAUST := $(PY) -m faust -A app
 HEADRACE_HOME ?= $(CURDIR)/.headrace
 DEMO ?= 1
-FAST := not broker and not faults and not browser
+FAST := not broker and not slow and not faults and not browser
 
 # Version shims may exist on the PATH and still fail: every candidate is tried by running it.
 PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
@@ -35,7 +35,7 @@ stop: ## Stop the workers that make run started, and the embedded Kafka
 
 test: lint ## Everything but the browser: lint, unit tests, broker tests, fault drills
 	$(PY) -m pytest -m "$(FAST)"
-	$(PY) -m pytest -m "broker and not faults and not browser"
+	$(PY) -m pytest -m "(broker or slow) and not faults and not browser"
 	$(PY) -m pytest -m "faults and not browser"
 
 test-fast: setup ## Unit tests only, without a broker

@@ -148,6 +148,7 @@ def test_a_late_view_turns_a_closed_session_into_a_conversion_and_the_sums_follo
     assert (row.sessions, row.events, row.pages, row.reached) == (1, 3, 3, (1, 1, 1))
 
 
+@pytest.mark.slow
 def test_a48_6_a_hundred_thousand_idle_users_are_closed_and_their_rows_purged() -> None:
     total = 100_000
     rig = Rig(partitions=2, now_ms=TEN + MINUTE, rows_per_tick=100_000, fired_max=20_000)
