@@ -122,8 +122,9 @@ def _sampled(worker: Worker, seconds: float, rate: int) -> list[Sample]:
         before = now
         if samples[-1].at_s >= SETTLED_S and samples[-1].lag > LAG_S_MAX * rate:
             raise VoidError(
-                f"{samples[-1].lag:,} events behind after {samples[-1].at_s:.0f} s: the machine "
-                f"is too busy for {rate:,} events/s, its memory is that of a backlog"
+                f"{samples[-1].lag:,} events behind after {samples[-1].at_s:.0f} s at {rate:,} "
+                f"events/s, with {fmean(each.cores for each in samples):.2f} cores for the worker: "
+                "its memory is that of a backlog"
             )
     return samples
 
