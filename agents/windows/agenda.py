@@ -48,8 +48,10 @@ class Agenda:
 
     def set(self, lane: str, due_ms: int, window: Window) -> None:
         """Have the window closed once the lane has come to ``due_ms``."""
-        self.wanted[Timer(lane, due_ms, payload_of(window)).key()] = True
-        self._now[lane] = self.progress(lane).after_set(due_ms)
+        key = Timer(lane, due_ms, payload_of(window)).key()
+        if key not in self.wanted and self._timers.get(key) is None:
+            self.wanted[key] = True
+            self._now[lane] = self.progress(lane).after_set(due_ms)
 
     def due(self, lane: str, times: LaneTimes, limit: int) -> list[Timer]:
         """Due timers of a lane in order of time, at most ``limit``.

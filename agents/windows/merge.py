@@ -83,8 +83,7 @@ class MergeWindows:
                 table[row] = stats if sofar is None else merge_stats(sofar, stats)
             effects.applied += 1
         agenda = Agenda(view)
-        self._set_timers(agenda, rows, view)
-        effects.updates = {name: dict(table) for name, table in rows.items() if table}
+        effects.puts = self._merged(agenda, rows, view)
         if marks:
             effects.updates[LANES_TABLE] = {**marks}
         if agenda.wanted:
@@ -97,23 +96,31 @@ class MergeWindows:
         effects.time_moved = bool(marks or agenda.wanted)
         return effects
 
-    def _set_timers(self, agenda: Agenda, rows: Rows, view: View) -> None:
-        """Set the timer of the earliest window that holds a pane, where there may be none.
+    def _merged(
+        self, agenda: Agenda, rows: Rows, view: View
+    ) -> dict[str, dict[bytes, WindowStats]]:
+        """New states of the rows; and the timer of the earliest window of each, where needed.
 
-        Timers of the lanes that have fed the pane before are set, unless they fired.
+        The row is read once for both: that is most of what a partial costs. Timers of the
+        lanes that have fed the pane before are set, unless they fired: at the pane's end or
+        later, whatever grace the window had then.
         """
         fired = _Fired(agenda)
+        states: dict[str, dict[bytes, WindowStats]] = {}
         for name, partials in rows.items():
-            spec = self._by_name[name]
-            if not spec.closes or not partials:
+            if not partials:
                 continue
-            get, closes_after = view.table(name).get, spec.advance_ms + spec.grace_ms
+            spec, get = self._by_name[name], view.table(name).get
+            merged = states[name] = {}
+            closes, advance_ms = spec.closes, spec.advance_ms
             for row, partial in partials.items():
-                if partial.count:
-                    held = get(row)
+                held = get(row)
+                merged[row] = partial if held is None else merge_stats(held, partial)
+                if closes and partial.count:
                     known = () if held is None else held.lanes
-                    if fired.of(known, partial.lanes) >= pane_start_ms(row) + closes_after:
+                    if fired.of(known, partial.lanes) >= pane_start_ms(row) + advance_ms:
                         _set_timer(agenda, spec, row, partial.lanes)
+        return states
 
     def _read(self, raw: bytes | None) -> tuple[Chunk, list[tuple[PartialKey, WindowStats]]]:
         if raw is None:
@@ -159,9 +166,8 @@ class _Fired:
         return held
 
     def _of_lane(self, lane: str) -> int:
-        fired_ms = self._agenda.progress(lane).fired_ms
         # What was known of a backfill is forgotten when it ends, and it may begin again.
-        return FOREVER if lane != LIVE and fired_ms < 0 else fired_ms
+        return self._agenda.progress(lane).fired_ms if lane == LIVE else FOREVER
 
 
 def _lanes(keys: tuple[str, ...]) -> set[str]:

@@ -150,6 +150,8 @@ class Effects:
 
     updates: dict[str, dict[bytes, Any]] = field(default_factory=dict)
     """table -> key -> partial to merge into the stored state"""
+    puts: dict[str, dict[bytes, Any]] = field(default_factory=dict)
+    """table -> key -> new state, of a step that had to read the old one and merged by itself"""
     deletes: dict[str, list[bytes]] = field(default_factory=dict)
     """table -> keys to remove (a tombstone in the changelog)"""
     partials: list[tuple[Repartition, Mapping[Any, Any]]] = field(default_factory=list)

@@ -92,6 +92,10 @@ class Layers:
             merged[key] = partial if state is None else merge(state, partial)
         self._open.update(merged)
 
+    def put(self, states: Mapping[bytes, Any]) -> None:
+        """Set new states in the open layer; each is what merging would have given."""
+        self._open.update(states)
+
     def delete(self, keys: Iterable[bytes]) -> None:
         """Remove rows in the open layer."""
         for key in keys:
@@ -228,6 +232,8 @@ class Task:
         """Bring state, lanes and counts up to what a step decided."""
         for name, partials in effects.updates.items():
             self.layers[name].merge(partials)
+        for name, states in effects.puts.items():
+            self.layers[name].put(states)
         for name, keys in effects.deletes.items():
             self.layers[name].delete(keys)
         if effects.lanes is not None:

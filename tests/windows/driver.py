@@ -201,6 +201,10 @@ class WindowsDriver:
         batch = batch_of(values, self.now_ms, topic=PARTIALS)
         effects = self.merge(batch, self.target, self.now_ms)
         assert effects.applied + len(effects.rejects) == len(batch)
+        for name, states in effects.puts.items():
+            rows, aggregate = self.target.tables[name].rows, self.aggregates[name]
+            for key, state in states.items():
+                rows[key] = aggregate.decode(aggregate.encode(state))
         for name, updates in effects.updates.items():
             rows, aggregate = self.target.tables[name].rows, self.aggregates[name]
             for key, partial in updates.items():
