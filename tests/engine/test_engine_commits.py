@@ -12,7 +12,7 @@ import pytest
 from app.engine.chunks import LaneMark
 from app.engine.effects import Effects, View
 from app.engine.epoch import Epoch, Partials, TaskId
-from app.engine.lanes import LIVE, Lanes
+from app.engine.lanes import LIVE, Lane, Lanes
 from app.engine.membership import Membership
 from app.engine.store import Store, StoreError, StoreMemory
 from app.engine.task import TaskState
@@ -368,4 +368,43 @@ async def test_lanes_that_were_not_committed_are_decided_again(tmp_path: Path) -
     await rig.commit()
     await rig.flow.released()
     assert rig.engine.tasks[SOURCE].lanes == Lanes().advanced({LIVE: (100, 1_000_000)})
+    await rig.engine.close()
+
+
+async def test_that_a_lane_is_gone_is_told_in_the_epoch_that_commits_it(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, [emitting_agent()])
+    await rig.start()
+    await rig.feed(batch([b"100"]))
+    rig.engine.tasks[SOURCE].apply(Effects(lanes=Lanes({"file-1": Lane(7, 1_000_000)})))
+    await rig.commit()
+    rig.clock.advance(29.5)
+    await rig.feed(batch([b"101"], 1))
+    await rig.commit()  # a broadcast: the next is due in a second
+    rig.clock.advance(0.5)
+    rig.engine.tick()
+    await rig.commit()
+    taken = the_partials(rig.writer.epochs[-1])
+    assert "file-1" not in rig.writer.committed(SOURCE).lanes.by_id
+    assert taken.broadcast
+    assert taken.marks["file-1"].idle
+    await rig.engine.close()
+
+
+async def test_an_event_time_tick_that_is_still_due_makes_an_epoch_of_its_own(
+    tmp_path: Path,
+) -> None:
+    ticks: list[int] = []
+
+    def on_time(partition: int, view: View, now_ms: int) -> Effects:  # noqa: ARG001
+        ticks.append(now_ms)
+        return Effects()
+
+    rig = Rig(tmp_path, [counting_agent(on_time=on_time)])
+    await rig.start()  # what was to be done when the partition was lost is not known
+    rig.engine.commits.work.clear()
+    rig.engine.tick()
+    assert rig.engine.commits.work.is_set()
+    for _ in range(3):
+        await rig.commit()
+    assert len(ticks) == 2
     await rig.engine.close()

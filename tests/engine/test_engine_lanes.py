@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.engine.chunks import lane_marks
 from app.engine.lanes import (
     LANE_ID_MAX,
     LANES_MAX,
@@ -152,3 +153,11 @@ def test_any_other_header_is_live_traffic(raw: bytes | None) -> None:
 def test_every_lane_id_survives_the_encoding(raw: bytes) -> None:
     lanes = after({lane_id(raw): (1, 2)})
     assert Lanes.decode(lanes.encode()) == lanes
+
+
+def test_lanes_that_come_and_go_in_one_batch_are_told_of_as_idle() -> None:
+    moved = {f"file-{n}": (n, n) for n in range(LANES_MAX + 3)}
+    before = after({LIVE: (5, 5)})
+    marks = lane_marks(before, before.advanced(moved))
+    assert {name for name, mark in marks.items() if mark.idle} == {f"file-{n}" for n in range(4)}
+    assert set(marks) == set(moved)

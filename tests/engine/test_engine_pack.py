@@ -82,3 +82,13 @@ def test_the_marks_come_with_the_last_chunk_of_a_destination(
         assert len(mine) > 1
         assert mine[-1] == _MARKS
         assert not any(mine[:-1])
+
+
+def test_more_marks_than_a_chunk_holds_follow_the_partials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(producing, "CHUNK_MARKS_MAX", 4)
+    marks = {f"file-{n}": LaneMark(n, n, idle=True) for n in range(10)}
+    partials = Partials(REPARTITION, TaskId("source", 7), {"a": 1}, marks, True)
+    chunks = [decode_chunk(raw) for _, raw in pack(partials, {"partials": 1})]
+    assert [(len(chunk.lanes), len(chunk.partials)) for chunk in chunks] == [(4, 1), (4, 0), (2, 0)]
+    told = {name: mark for chunk in chunks for name, mark in chunk.lanes.items()}
+    assert told == marks

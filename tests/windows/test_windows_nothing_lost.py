@@ -222,3 +222,17 @@ def test_live_windows_close_however_many_backfills_there_were(monkeypatch: pytes
     sweep(made)
     assert len(made.rows(WINDOW_PARTIALS, LANES_TABLE)) == 12
     assert timers(made) == {}
+
+
+def test_a_window_written_under_a_shorter_grace_is_revised_under_a_longer_one():
+    short, long = ((replace(TUMBLING, grace_ms=grace),) for grace in (0, 90_000))
+    made = world(*short)
+    put(made, TEN)
+    for partition in range(2):
+        put(made, TEN + MINUTE, "/clock", partition)
+    made.settle()
+    assert finals(made) == [(0, 1, 1)]
+    made.replace([log_events_agent(long), windows_agent(long)])
+    put(made, TEN)
+    fall_idle(made)
+    assert finals(made) == [(0, 1, 1), (0, 2, 2)]
