@@ -59,7 +59,9 @@ class Load:
         drawn = draws(self.keys, self.seed)
         seed, rows = self.seed, self.rows
         for number in range(self.events):
-            shape, endpoint = shapes[number % TEMPLATES], names[drawn[number % len(drawn)]]
+            # An endpoint keeps its few templates: its latencies, and with them its state.
+            slot = number % len(drawn)
+            shape, endpoint = shapes[slot % TEMPLATES], names[drawn[slot]]
             timestamp = START_MS + number * 1000 // RATE
             rows[endpoint, timestamp - timestamp % WINDOW_MS] += 1
             yield shape.key, shape.value(seed, number, timestamp, endpoint)
