@@ -35,13 +35,15 @@ class _ForeignError(ValueError):
 
 def effects_of(change: Change) -> Effects:
     """What a change means to the engine."""
-    updates: dict[str, dict[bytes, object]] = {name: {**rows} for name, rows in change.rows.items()}
+    # The rows were read to be changed, and are whole: there is nothing left to merge.
+    puts: dict[str, dict[bytes, object]] = {name: {**rows} for name, rows in change.rows.items()}
+    updates: dict[str, dict[bytes, object]] = {}
     if change.stats.rows:
         updates[STATS_TABLE] = {**change.stats.rows}
     if change.timers:
         updates[TIMERS_TABLE] = {**change.timers}
     outputs = [_output(each) for each in change.said]
-    return Effects(updates=updates, outputs=outputs, time_moved=bool(change.timers))
+    return Effects(updates=updates, puts=puts, outputs=outputs, time_moved=bool(change.timers))
 
 
 def _output(said: ClosedSession) -> Output:
