@@ -91,12 +91,13 @@ def test_a_lane_retired_just_before_a_restart_holds_nothing_open():
     for second in range(30):
         for partition in range(2):
             put(made, NOW + second * 1_000, "/x", partition)
-        made.advance(999)
-    made.clock.advance(500)
+        made.advance(1_000)
+    made.clock.advance(1_000)
     put(made, NOW + MINUTE, "/x")
     made.pump(TaskId(LOG_EVENTS, 0))
     made.commit()  # all lanes are told of, and again in a second at the earliest
-    made.clock.advance(600)
+    assert "file-1" in made.committed[TaskId(LOG_EVENTS, 0)][1].by_id
+    made.clock.advance(200)
     made.tick()
     made.commit()
     assert "file-1" not in made.committed[TaskId(LOG_EVENTS, 0)][1].by_id
