@@ -67,7 +67,9 @@ class RetentionTick:
         for name, goes in self._tables(view, agenda, now_ms):
             held = self._rounds.setdefault((partition, name), _Round())
             if held.place is None:
-                if 0 <= now_ms - held.began_ms < self.pause_ms:
+                # Marks are read at each event-time tick: none of them waits for its turn.
+                pause_ms = 0 if name == LANES_TABLE else self.pause_ms
+                if 0 <= now_ms - held.began_ms < pause_ms:
                     continue
                 held.began_ms, held.number, held.place = now_ms, held.number + 1, b""
             whole = name == LANES_TABLE or held.number % WHOLE_EACH == 0
