@@ -126,7 +126,7 @@ def _owned(member: Member) -> set[tuple[str, int]]:
 
 def _divided(workers: Fleet) -> bool:
     each = [_owned(member) for member in workers.members]
-    return sum(map(len, each)) == len(set().union(*each)) == sum(workers.owned() or [-1])
+    return sum(map(len, each)) == len(set().union(*each)) and workers.shared() is True
 
 
 def _current(member: Member) -> bool | None:
