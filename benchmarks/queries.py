@@ -117,7 +117,10 @@ def _day(worker: Worker) -> list[float]:
         status, answer = owner.get(f"{PATH}{quote(DAY_KEY, safe='')}?from=-24h")
         took.append((time.perf_counter() - began) * 1000)
         if status != 200 or len(answer["windows"]) < MINUTES - 1:
-            raise MissedError(f"a day is {MINUTES} windows, the answer ({status}) has fewer")
+            raise MissedError(
+                f"a day is {MINUTES} windows, the answer ({status}) has fewer:\n"
+                f"{str(answer)[:500]}\n{worker.tail()}"
+            )
     return took
 
 

@@ -68,6 +68,18 @@ async def test_another_worker_is_asked_for_the_whole_span(history: Path) -> None
     assert answers[0]["sources"]["cold"] == 3
 
 
+async def test_a_range_of_just_the_retention_is_of_state_alone_however_long_it_takes(
+    history: Path,
+) -> None:
+    cluster = cluster_of("w1")
+    cluster.put(KEY, NOW, stats_of([1.0]))
+    later = iter(range(NOW, NOW + 1_000))
+    async with running_worker(cluster, clock=lambda: next(later), history=history) as worker:
+        answer = await worker.json(f"{PATH}?from=-24h")
+    assert "sources" not in answer
+    assert [each["start"] for each in answer["windows"]] == [NOW]
+
+
 async def test_a_span_of_more_than_a_month_of_minutes_is_a_400_with_the_limit(
     history: Path,
 ) -> None:

@@ -49,6 +49,8 @@ class _Asked:
     consistency: Consistency
     state: State | None
     forwarded: bool
+    back: bool
+    """whether the range reaches into the history; told once, as time goes on"""
 
     @property
     def path(self) -> str:
@@ -89,13 +91,15 @@ class WindowQueries:
         """
         spec = named_spec(self._specs, request)
         now_ms = self._clock()
+        wanted, back = _wanted(spec, request.query, now_ms)
         asked = _Asked(
             spec,
             request.match_info["key"],
-            _wanted(spec, request.query, now_ms),
+            wanted,
             parse_consistency(request.query),
             parse_state(request.query),
             is_forwarded(request, self._queries),
+            back,
         )
         key = asked.key
         also = [] if asked.forwarded or key.startswith("/") else [f"/{key}"]
@@ -156,8 +160,7 @@ class WindowQueries:
                     "staleness_ms": replica.staleness_ms,
                 }
             panes = await newest_panes(open_table, spec, key, asked.wanted)
-            back = reaches_back(spec, asked.wanted, self._clock())
-            if not panes and not back and not has_key(open_table(), key):
+            if not panes and not asked.back and not has_key(open_table(), key):
                 return None
             lanes = self._opener(partition, LANES_TABLE, asked.consistency)
             marks = lane_marks(lanes(), [stats for _, stats in panes])
@@ -186,7 +189,7 @@ class WindowQueries:
             "partial": False,
             **reading,
         }
-        if not back:
+        if not asked.back:
             return json_response({**head, "windows": windows})
         body, sources = await self._archive.windows(spec, key, asked.wanted, windows)
         if not any(sources.values()) and not self._knows(open_table, key):
@@ -208,13 +211,13 @@ class WindowQueries:
         return lambda: self._queries.table(PARTIALS_TOPIC, partition, table)
 
 
-def _wanted(spec: WindowSpec, query: Mapping[str, str], now_ms: int) -> TimeRange:
-    """The range asked for; one that reaches into the history ends now at the latest."""
+def _wanted(spec: WindowSpec, query: Mapping[str, str], now_ms: int) -> tuple[TimeRange, bool]:
+    """The range, and whether it reaches into the history: then it ends now at the latest."""
     given = parse_time_range(query, now_ms)
     if not reaches_back(spec, given, now_ms):
-        return parse_range(query, spec.advance_ms, now_ms)
+        return parse_range(query, spec.advance_ms, now_ms), False
     to_ms = now_ms + 1 if given.to_ms is None else given.to_ms
-    return within(TimeRange(given.from_ms, to_ms), spec.advance_ms, SPAN_MAX)
+    return within(TimeRange(given.from_ms, to_ms), spec.advance_ms, SPAN_MAX), True
 
 
 def _watermark_ms(rows: Sequence[WindowStats], marks: Mapping[str, LaneMark]) -> int | None:
