@@ -9,9 +9,8 @@ import msgspec
 from agents.sessions.repartition import PartialKey, decode_partial
 from agents.topics import SESSIONS_CLOSED
 from app.engine.batch import RecordBatch
-from app.engine.chunks import Chunk, LaneMark, decode_chunk, lane_key
+from app.engine.chunks import Chunk, ForeignChunkError, LaneMark, lane_key, read_chunk
 from app.engine.effects import Effects, Output, Reject, TableSpec, View
-from app.engine.lanes import LIVE, lane_id
 from tables.lanes import LANES_TABLE, lanes_table
 from tables.sessions.closing import Change, ClosedSession, encode_closed
 from tables.sessions.spec import SessionSpec
@@ -20,17 +19,11 @@ from tables.sessions.stats import STATS_TABLE, StatsChange, stats_table
 from tables.timers import TIMERS_TABLE, timers_table
 
 REASON_MAX = 300
-SOURCE_MAX = 1 << 16
-"""Bound of source partitions: a lane key beyond it was written by something else."""
 
 
 def session_tables(specs: tuple[SessionSpec, ...]) -> tuple[TableSpec, ...]:
     """Tables of the global stage: users' rows by kind, sums, timers, marks of the lanes."""
     return (*(spec.table() for spec in specs), stats_table(), timers_table(), lanes_table())
-
-
-class _ForeignError(ValueError):
-    """A chunk of the right shape that no local stage of these sessions wrote."""
 
 
 def effects_of(change: Change) -> Effects:
@@ -103,30 +96,19 @@ class MergeSessions:
         return effects
 
     def _read(self, raw: bytes | None) -> tuple[Chunk, list[tuple[PartialKey, Partial]]]:
-        if raw is None:
-            raise _ForeignError("the record has no value")
-        chunk = decode_chunk(raw)
-        if not 0 <= chunk.source < SOURCE_MAX:
-            raise _ForeignError(f"no source partition has the number {chunk.source}")
-        for lane in chunk.lanes:
-            _check_lane(lane)
+        chunk = read_chunk(raw)
         partials = [decode_partial(partial) for partial in chunk.partials]
         for (name, _, _), partial in partials:
             spec = self._by_name.get(name)
             if spec is None:
                 known = ", ".join(sorted(self._by_name))
-                raise _ForeignError(f"no session is named {name[:64]!r}; configured: {known}")
+                raise ForeignChunkError(f"no session is named {name[:64]!r}; configured: {known}")
             if partial.gap_ms != spec.gap_ms:
-                raise _ForeignError(
+                raise ForeignChunkError(
                     f"session {name}: made with a gap of {partial.gap_ms} ms; "
                     f"configured: {spec.gap_ms} ms"
                 )
             steps = len(spec.steps)
             if any(len(each.steps) not in (0, steps) for each in partial.sessions):
-                raise _ForeignError(f"session {name}: made with another funnel")
+                raise ForeignChunkError(f"session {name}: made with another funnel")
         return chunk, partials
-
-
-def _check_lane(lane: str) -> None:
-    if lane != LIVE and lane_id(lane.encode()) != lane:
-        raise _ForeignError(f"no lane has the id {lane[:64]!r}")

@@ -11,9 +11,9 @@ from agents.windows.agenda import Agenda
 from agents.windows.repartition import PartialKey, decode_partial
 from agents.windows.updates import updates_of
 from app.engine.batch import RecordBatch
-from app.engine.chunks import Chunk, LaneMark, decode_chunk, lane_key
+from app.engine.chunks import Chunk, ForeignChunkError, LaneMark, lane_key, read_chunk
 from app.engine.effects import Effects, Reject, TableSpec, View
-from app.engine.lanes import LIVE, lane_id
+from app.engine.lanes import LIVE
 from tables.lanes import EVERY, FOREVER, LANES_TABLE, lane_of, lanes_table
 from tables.timers import TIMERS_TABLE, timers_table
 from tables.windows.finals import finals_table
@@ -23,8 +23,6 @@ from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats, merge_stats
 
 REASON_MAX = 300
-SOURCE_MAX = 1 << 16
-"""Bound of source partitions: a lane key beyond it was written by something else."""
 
 
 def merge_tables(specs: tuple[WindowSpec, ...]) -> tuple[TableSpec, ...]:
@@ -40,10 +38,6 @@ def merge_tables(specs: tuple[WindowSpec, ...]) -> tuple[TableSpec, ...]:
 
 Rows = Mapping[str, Mapping[bytes, WindowStats]]
 """Partials by window name and row key."""
-
-
-class _ForeignError(ValueError):
-    """A chunk of the right shape that no local stage of these windows wrote."""
 
 
 @dataclass(frozen=True)
@@ -123,22 +117,15 @@ class MergeWindows:
         return states
 
     def _read(self, raw: bytes | None) -> tuple[Chunk, list[tuple[PartialKey, WindowStats]]]:
-        if raw is None:
-            raise _ForeignError("the record has no value")
-        chunk = decode_chunk(raw)
-        if not 0 <= chunk.source < SOURCE_MAX:
-            raise _ForeignError(f"no source partition has the number {chunk.source}")
-        for lane in chunk.lanes:
-            if lane != LIVE and lane_id(lane.encode()) != lane:
-                raise _ForeignError(f"no lane has the id {lane[:64]!r}")
+        chunk = read_chunk(raw)
         partials = [decode_partial(partial) for partial in chunk.partials]
         for (name, _, start), _ in partials:
             spec = self._by_name.get(name)
             if spec is None:
                 known = ", ".join(sorted(self._by_name))
-                raise _ForeignError(f"no window is named {name[:64]!r}; configured: {known}")
+                raise ForeignChunkError(f"no window is named {name[:64]!r}; configured: {known}")
             if start % spec.advance_ms:
-                raise _ForeignError(f"window {name} has no pane that starts at {start}")
+                raise ForeignChunkError(f"window {name} has no pane that starts at {start}")
         return chunk, partials
 
 

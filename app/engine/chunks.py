@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import msgspec
 
-from app.engine.lanes import Lanes
+from app.engine.lanes import LIVE, Lanes, lane_id
 
 CHUNK_BYTES_MAX = 256 * 1024
+SOURCE_MAX = 1 << 16
+"""Bound of source partitions: a lane key beyond it was written by something else."""
 CHUNK_MARKS_MAX = 4_096
 """Marks of one chunk: some 200 KiB. A batch may have a lane for each of its records."""
 
@@ -49,6 +51,26 @@ def encode_chunk(chunk: Chunk) -> bytes:
 def decode_chunk(raw: bytes) -> Chunk:
     """Inverse of :func:`encode_chunk`; raises :class:`msgspec.MsgspecError` on anything else."""
     return _decoder.decode(raw)
+
+
+class ForeignChunkError(ValueError):
+    """A chunk of the right shape that no local stage wrote."""
+
+
+def read_chunk(raw: bytes | None) -> Chunk:
+    """The chunk of a record, checked: its source and its lanes may exist.
+
+    Raises :class:`ValueError` (of which :class:`msgspec.MsgspecError` is one kind) otherwise.
+    """
+    if raw is None:
+        raise ForeignChunkError("the record has no value")
+    chunk = decode_chunk(raw)
+    if not 0 <= chunk.source < SOURCE_MAX:
+        raise ForeignChunkError(f"no source partition has the number {chunk.source}")
+    for lane in chunk.lanes:
+        if lane != LIVE and lane_id(lane.encode()) != lane:
+            raise ForeignChunkError(f"no lane has the id {lane[:64]!r}")
+    return chunk
 
 
 def lane_key(source: int, lane: str) -> str:

@@ -7,19 +7,17 @@ event is so in ``size / advance`` consecutive windows, and is stored once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import reduce
 from typing import Literal
 
 import msgspec
 
 from tables.histogram import quantiles
+from tables.windows.compose import Pane, merged
 from tables.windows.stats import EMPTY, WindowStats, merge_stats
 
 FLAT_WITHIN = 10
 """The short window's rate differs from the long one's by over a tenth, or the trend is flat."""
 
-Pane = tuple[int, WindowStats]
-"""Start (epoch ms) and state."""
 Direction = Literal["up", "down", "flat"]
 
 
@@ -49,8 +47,7 @@ def hop_before(moment_ms: int, advance_ms: int) -> int:
 
 def composed(panes: Sequence[Pane], end_ms: int, size_ms: int) -> WindowStats:
     """State of the window ``[end - size, end)`` from panes in any order."""
-    within = (stats for start, stats in panes if end_ms - size_ms <= start < end_ms)
-    return reduce(merge_stats, within, EMPTY)
+    return merged(stats for start, stats in panes if end_ms - size_ms <= start < end_ms)
 
 
 def rolling(
@@ -64,11 +61,11 @@ def rolling(
     """
     older: list[Pane] = []
     newer: list[Pane] = []
-    merged, at = EMPTY, 0
+    newest, at = EMPTY, 0
     for end_ms in ends_ms:
         while at < len(panes) and panes[at][0] < end_ms:
             newer.append(panes[at])
-            merged = merge_stats(merged, panes[at][1])
+            newest = merge_stats(newest, panes[at][1])
             at += 1
         gone_ms = end_ms - size_ms
         while older and older[-1][0] < gone_ms:
@@ -80,8 +77,8 @@ def rolling(
                     break
                 sofar = merge_stats(stats, sofar)
                 older.append((start, sofar))
-            newer, merged = [], EMPTY
-        yield end_ms, merge_stats(older[-1][1], merged) if older else merged
+            newer, newest = [], EMPTY
+        yield end_ms, merge_stats(older[-1][1], newest) if older else newest
 
 
 def trend_window(stats: WindowStats, end_ms: int, size_ms: int, *, complete: bool) -> TrendWindow:

@@ -6,17 +6,11 @@ from typing import Final
 
 from tables.entities.event import OPS, VERSION_MAX
 from web.api.document import Operation, Param
+from web.api.params import CURSOR, LIMIT
 from web.entities.comparing import Report
 from web.entities.reads import PATH
 from web.entities.rebuild import PATH as REBUILD
-from web.queries.params import KEYS_DEFAULT, KEYS_MAX
 
-_LIMIT: Final = Param(
-    "limit",
-    "Most entries",
-    {"type": "integer", "minimum": 1, "maximum": KEYS_MAX, "default": KEYS_DEFAULT},
-)
-_CURSOR: Final = Param("cursor", "Cursor of the page before")
 _TYPE: Final = Param("type", "Entity type of config/entities.yaml", where="path")
 _ID: Final = Param("id", "Id of the entity", where="path")
 _CHANGE: Final = {
@@ -61,7 +55,7 @@ ENTITY_OPERATIONS: Final = (
         f"{PATH}/{{type}}/{{id}}/history",
         "Entities",
         "The newest events of an entity, newest first.",
-        (_TYPE, _ID, _LIMIT, _CURSOR, Param("from", "Add archived events back to this moment")),
+        (_TYPE, _ID, LIMIT, CURSOR, Param("from", "Add archived events back to this moment")),
         (200, 400, 404, 503, 504),
     ),
     Operation(
@@ -69,7 +63,7 @@ ENTITY_OPERATIONS: Final = (
         f"{PATH}/{{type}}",
         "Entities",
         "Live entities in order of their ids, over all workers. Only a null cursor is the end.",
-        (_TYPE, _LIMIT, _CURSOR),
+        (_TYPE, LIMIT, CURSOR),
         (200, 400, 404, 503),
     ),
     Operation(

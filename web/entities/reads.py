@@ -23,7 +23,7 @@ from web.peers import PeerAnswer, PeerError, Peers
 from web.problem import CONTENT_TYPE, Kind, ProblemError, json_response
 from web.queries.archive import Archive
 from web.queries.params import KEYS_MAX, encode_cursor, parse_cursor, parse_limit
-from web.queries.scatter import HOP_TIMEOUT_S, is_forwarded, moving, restoring
+from web.queries.scatter import HOP_TIMEOUT_S, is_forwarded, moving, passed_on, restoring
 from web.queries.times import EPOCH_MS_MAX, parse_moment, refusal
 
 PATH: Final = "/api/v1/entities"
@@ -107,7 +107,7 @@ class EntityReads:
         said = await self._hop(asked, owner, asked.path)
         if said.status in (200, Kind.GONE.status):
             self._keep(asked.key, said, asked_at)
-        return _passed_on(said)
+        return passed_on(said)
 
     async def history(self, request: web.Request) -> web.Response:
         """The newest events of an entity, newest first, a page at a time.
@@ -130,7 +130,7 @@ class EntityReads:
         cursor = {} if before is None else {"cursor": encode_cursor(str(before))}
         since = {} if since_ms is None else {"from": str(since_ms)}
         query = urlencode({"limit": str(limit)} | cursor | since)
-        return _passed_on(await self._hop(asked, owner, f"{asked.path}/history?{query}"))
+        return passed_on(await self._hop(asked, owner, f"{asked.path}/history?{query}"))
 
     async def _append_cold(
         self, asked: _Asked, events: list[dict[str, object]], since_ms: int
@@ -275,10 +275,3 @@ def _response(status: int, document: Mapping[str, object]) -> web.Response:
     if status != 200:
         response.content_type = CONTENT_TYPE
     return response
-
-
-def _passed_on(said: PeerAnswer) -> web.Response:
-    headers = {} if said.retry_after is None else {"Retry-After": said.retry_after}
-    return web.Response(
-        body=said.body, status=said.status, content_type=said.content_type, headers=headers
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,9 +10,9 @@ import msgspec
 from aiohttp import web
 
 from app.engine.query import LedgerRow, Owner, Queries
-from web.peers import PeerError, Peers
+from web.peers import Peers
 from web.problem import json_response
-from web.queries.scatter import HOP_TIMEOUT_S, MOVING, is_forwarded, remote_urls
+from web.queries.scatter import ask_owners, is_forwarded
 
 PATH: Final = "/api/v1/ledger"
 
@@ -90,8 +89,10 @@ class Ledger:
         rows = [row_of(each, self.queries.worker) for each in self.queries.ledger()]
         missing: list[str] = []
         if not forwarded:
-            answers, missing = await self._ask_others()
-            for answer in answers:
+            owners = [owner for _, owner in self._owners()]
+            others = await ask_owners(owners, self.peers, PATH, _answer_of)
+            missing = others.missing
+            for answer in others.answers:
                 rows += answer.rows
                 audit = audit or answer.audit
             rows = judged(latest(rows), audit)
@@ -120,23 +121,9 @@ class Ledger:
             if (topic, owner.partition) not in found
         ]
 
-    async def _ask_others(self) -> tuple[list[_Answer], list[str]]:
-        owners = [owner for _, owner in self._owners()]
-        urls = remote_urls(owners)
-        answers = await asyncio.gather(*(self._ask(url) for url in urls))
-        missing = [url for url, each in zip(urls, answers, strict=True) if each is None]
-        if any(not owner.local and owner.url is None for owner in owners):
-            missing.append(MOVING)
-        return [each for each in answers if each is not None], missing
 
-    async def _ask(self, url: str) -> _Answer | None:
-        try:
-            answer = await self.peers.get(url, PATH, HOP_TIMEOUT_S)
-            if answer.status != 200:
-                return None
-            return msgspec.json.decode(answer.body, type=_Answer)
-        except (PeerError, msgspec.MsgspecError, UnicodeDecodeError):
-            return None
+def _answer_of(body: bytes) -> _Answer:
+    return msgspec.json.decode(body, type=_Answer)
 
 
 def row_of(row: LedgerRow, worker: str) -> Row:

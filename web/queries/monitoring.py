@@ -7,7 +7,6 @@ workers never overlap. Workers that did not answer are named (``partial``, ``mis
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from functools import reduce
 from heapq import nlargest
 from typing import Any, Final, Literal
 from urllib.parse import urlencode
@@ -17,13 +16,15 @@ from aiohttp import web
 
 from app.engine.query import CommittedTable, NotOwnedError, NotReadyError, Queries
 from tables.histogram import quantiles
-from tables.lanes import LANES_TABLE, MARKS_MAX, LaneTimes
+from tables.lanes import LaneTimes
 from tables.windows.anomaly import BASELINE_MAX, judge
-from tables.windows.stats import EMPTY, WindowStats, merge_stats
-from tables.windows.trends import Pane, hop_before
+from tables.windows.compose import Pane, merged
+from tables.windows.stats import WindowStats
+from tables.windows.trends import hop_before
 from tables.windows.window import WindowSpec
 from web.peers import Peers
 from web.problem import json_response
+from web.queries.panes import times_of
 from web.queries.requests import ENDPOINTS_MAX, KEYS_READ_MAX, RANGE_MS
 from web.queries.rows import in_slices, keys_after, newest_rows
 from web.queries.scatter import (
@@ -111,7 +112,7 @@ class Monitoring:
         """Error rate of each endpoint in the window of ``spec`` that holds now."""
 
         def rate(endpoint: str, panes: Sequence[Pane], _times: LaneTimes) -> list[ErrorRate]:
-            stats = _merged(panes)
+            stats = merged(stats for _, stats in panes)
             return [error_rate(endpoint, stats)] if stats.count else []
 
         async def error_rates(request: web.Request) -> web.Response:
@@ -127,7 +128,7 @@ class Monitoring:
         wanted = TimeRange(max(0, now_ms - RANGE_MS + 1), now_ms + 1)
 
         def latency(endpoint: str, panes: Sequence[Pane], _times: LaneTimes) -> list[Latency]:
-            stats = _merged(panes)
+            stats = merged(stats for _, stats in panes)
             return [latency_of(endpoint, stats)] if stats.n else []
 
         return await self._view(request, LATENCY_PATH, self._requests, wanted, latency)
@@ -158,7 +159,7 @@ class Monitoring:
         truncated, missing = False, []
         for partition in local_partitions(self._queries):
             try:
-                times = self._times(partition)
+                times = times_of(self._queries, partition, self._requests.topic)
                 async for key, panes in self._keys(spec, partition, wanted, only):
                     found += judge_key(key, panes, times)
             except NotReadyError as exc:
@@ -203,13 +204,6 @@ class Monitoring:
             panes = newest_rows(table(), key, wanted, panes_max)
             if panes:
                 yield key, panes
-
-    def _times(self, partition: int) -> LaneTimes:
-        rows = self._queries.table(PARTIALS_TOPIC, partition, LANES_TABLE).range(
-            b"", None, limit=MARKS_MAX
-        )
-        marks = {key.decode(): mark for key, mark in rows}
-        return LaneTimes.of(marks, len(self._queries.owners(self._requests.topic)))
 
 
 class _TooManyKeysError(Exception):
@@ -280,10 +274,6 @@ _METRICS: Final[tuple[tuple[Metric, Callable[[WindowStats], float]], ...]] = (
     ("count", _count),
     ("avg_latency", _average_ms),
 )
-
-
-def _merged(panes: Sequence[Pane]) -> WindowStats:
-    return reduce(merge_stats, (stats for _, stats in panes), EMPTY)
 
 
 def _weight(found: Mapping[str, Any]) -> tuple[float, str]:

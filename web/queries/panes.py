@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from app.engine.chunks import LaneMark
-from app.engine.query import CommittedTable
-from tables.lanes import EVERY, MARKS_MAX
+from app.engine.query import CommittedTable, Queries
+from tables.lanes import EVERY, LANES_TABLE, MARKS_MAX, LaneTimes
 from tables.windows.compose import Pane, rolled
 from tables.windows.finals import final_key
 from tables.windows.keys import START_MAX, parse_row_key
@@ -14,6 +14,7 @@ from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats
 from web.queries.params import WINDOWS_MAX
 from web.queries.rows import OpenTable, in_slices, newest_rows_sliced
+from web.queries.scatter import PARTIALS_TOPIC
 from web.queries.times import TimeRange
 
 
@@ -55,6 +56,16 @@ def revisions(
     rows = table.range(lo, hi, limit=WINDOWS_MAX + spec.panes)
     prefix = len(spec.name) + 1
     return {parse_row_key(raw[prefix:])[1]: written.revision for raw, written in rows}
+
+
+def times_of(queries: Queries, partition: int, source_topic: str) -> LaneTimes:
+    """Times of the lanes that feed a partition of the windows, as they are committed.
+
+    Raises :class:`app.engine.query.NotReadyError` and ``NotOwnedError``.
+    """
+    table = queries.table(PARTIALS_TOPIC, partition, LANES_TABLE)
+    marks = {key.decode(): mark for key, mark in table.range(b"", None, limit=MARKS_MAX)}
+    return LaneTimes.of(marks, len(queries.owners(source_topic)))
 
 
 def lane_marks(table: CommittedTable, rows: Sequence[WindowStats]) -> Mapping[str, LaneMark]:

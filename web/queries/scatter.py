@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from app.engine.query import NotReadyError, Owner, Queries
-from web.peers import FORWARDED, PeerError, Peers
+from web.peers import FORWARDED, PeerAnswer, PeerError, Peers
 from web.problem import Kind, ProblemError
 
 PARTIALS_TOPIC: Final = "window-partials"
@@ -67,6 +67,17 @@ def local_partitions(queries: Queries, topic: str = PARTIALS_TOPIC) -> list[int]
 def remote_urls(owners: list[Owner]) -> list[str]:
     """Addresses of the other owners, each once, in order."""
     return sorted({owner.url for owner in owners if not owner.local and owner.url is not None})
+
+
+def passed_on(answer: PeerAnswer) -> web.Response:
+    """Another worker's answer as this one's own."""
+    headers = {} if answer.retry_after is None else {"Retry-After": answer.retry_after}
+    return web.Response(
+        body=answer.body,
+        status=answer.status,
+        content_type=answer.content_type,
+        headers=headers,
+    )
 
 
 async def gather(

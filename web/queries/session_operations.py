@@ -5,20 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from web.api.document import Operation, Param
-from web.queries.params import KEYS_DEFAULT, KEYS_MAX
+from web.api.params import CURSOR, FROM, LIMIT, TO
 from web.queries.session_sums import PATH, SumsAnswer
 from web.queries.sessions import UserAnswer
 
 _TYPE: Final = Param("type", "Kind of session of config/sessions.yaml; the first when absent")
 _USER: Final = Param("userId", "Whose sessions: a value of the key of that kind", where="path")
-_FROM: Final = Param("from", "Start, inclusive: RFC 3339, epoch ms, relative (-15m) or now")
-_TO: Final = Param("to", "End, exclusive: as from")
-_LIMIT: Final = Param(
-    "limit",
-    "Most sessions",
-    {"type": "integer", "minimum": 1, "maximum": KEYS_MAX, "default": KEYS_DEFAULT},
-)
-_CURSOR: Final = Param("cursor", "Cursor of the page before")
 
 SESSION_OPERATIONS: Final = (
     Operation(
@@ -35,7 +27,7 @@ SESSION_OPERATIONS: Final = (
         f"{PATH}/{{userId}}",
         "Sessions",
         "Sessions of a user that began in the range, open and closed, oldest first.",
-        (_USER, _TYPE, _FROM, _TO, _LIMIT, _CURSOR),
+        (_USER, _TYPE, FROM, TO, LIMIT, CURSOR),
         (200, 400, 404, 503, 504),
         UserAnswer,
     ),
@@ -45,7 +37,7 @@ SESSION_OPERATIONS: Final = (
         "Sessions",
         "Closed sessions by hour of their start: number, events, pages, duration, conversion; "
         "and how many are open. Over all workers; the last day when no range is given.",
-        (_TYPE, _FROM, _TO),
+        (_TYPE, FROM, TO),
         (200, 400, 503),
         SumsAnswer,
     ),

@@ -29,7 +29,7 @@ from web.peers import PeerError, Peers
 from web.problem import Kind, ProblemError, json_response
 from web.queries.archive import Archive
 from web.queries.params import encode_cursor, parse_cursor, parse_limit
-from web.queries.scatter import HOP_TIMEOUT_S, is_forwarded, moving, restoring
+from web.queries.scatter import HOP_TIMEOUT_S, is_forwarded, moving, passed_on, restoring
 from web.queries.session_sums import PATH, SESSIONS_TOPIC, SessionSums, spec_of
 from web.queries.times import TimeRange, parse_time_range, refusal
 
@@ -192,10 +192,7 @@ class SessionQueries:
             given = await self._peers.get(url, asked.path, HOP_TIMEOUT_S)
         except PeerError as exc:
             raise ProblemError(Kind.OWNER_UNREACHABLE, str(exc)) from exc
-        headers = {} if given.retry_after is None else {"Retry-After": given.retry_after}
-        return web.Response(
-            body=given.body, status=given.status, content_type=given.content_type, headers=headers
-        )
+        return passed_on(given)
 
     def _here(
         self, asked: _Asked, partition: int, page: Callable[[UserSessions | None], _Page | None]

@@ -13,10 +13,10 @@ from prometheus_client import CollectorRegistry, Counter
 
 from app.engine.cache import RowCache
 from app.engine.query import CommittedTable, NotOwnedError, NotReadyError, Queries
-from tables.lanes import LANES_TABLE, MARKS_MAX, LaneTimes
+from tables.lanes import LaneTimes
+from tables.windows.compose import Pane
 from tables.windows.keys import fits
 from tables.windows.trends import (
-    Pane,
     TrendWindow,
     composed,
     direction,
@@ -28,6 +28,7 @@ from tables.windows.trends import (
 from tables.windows.window import GLOBAL_KEY, WindowSpec
 from web.peers import PeerError, Peers
 from web.problem import Kind, ProblemError, json_response
+from web.queries.panes import times_of
 from web.queries.params import WINDOWS_MAX
 from web.queries.rows import has_key, newest_rows_sliced
 from web.queries.scatter import HOP_TIMEOUT_S, PARTIALS_TOPIC, is_forwarded, moving, restoring
@@ -214,14 +215,11 @@ class Trends:
 
     def _times(self, partition: int) -> LaneTimes:
         try:
-            table = self._queries.table(PARTIALS_TOPIC, partition, LANES_TABLE)
-            rows = table.range(b"", None, limit=MARKS_MAX)
-            marks = {key.decode(): mark for key, mark in rows}
+            return times_of(self._queries, partition, self._spec.topic)
         except NotReadyError as exc:
             raise restoring(exc) from exc
         except NotOwnedError as exc:
             raise moving() from exc
-        return LaneTimes.of(marks, len(self._queries.owners(self._spec.topic)))
 
     async def _remote(self, url: str | None, path: str, *, forwarded: bool) -> bytes:
         if forwarded or url is None:

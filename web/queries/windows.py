@@ -16,7 +16,7 @@ from tables.windows.finals import FINALS_TABLE
 from tables.windows.keys import fits
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats
-from web.peers import PeerAnswer, PeerError, Peers
+from web.peers import PeerError, Peers
 from web.problem import Kind, ProblemError, json_response
 from web.queries.archive import SPAN_MAX, Archive, document, reaches_back
 from web.queries.panes import lane_marks, newest_panes, newest_windows, revisions
@@ -33,6 +33,7 @@ from web.queries.scatter import (
     PARTIALS_TOPIC,
     is_forwarded,
     moving,
+    passed_on,
     restoring,
 )
 from web.queries.times import TimeRange, parse_time_range
@@ -124,7 +125,7 @@ class WindowQueries:
             answer = await self._peers.get(owner.url, asked.path, HOP_TIMEOUT_S)
         except PeerError as exc:
             raise ProblemError(Kind.OWNER_UNREACHABLE, str(exc)) from exc
-        return None if answer.status == Kind.NOT_FOUND.status else _passed_on(answer)
+        return None if answer.status == Kind.NOT_FOUND.status else passed_on(answer)
 
     async def _ask_anyone(self, asked: _Asked, owner: Owner) -> web.Response | None:
         """What is here, owned or standby; else the owner's answer, else that of a standby."""
@@ -143,7 +144,7 @@ class WindowQueries:
                 refused = ProblemError(Kind.OWNER_UNREACHABLE, str(exc))
                 continue
             if answer.status != Kind.UNAVAILABLE.status:
-                return None if answer.status == Kind.NOT_FOUND.status else _passed_on(answer)
+                return None if answer.status == Kind.NOT_FOUND.status else passed_on(answer)
         raise refused
 
     async def _local(self, asked: _Asked, partition: int) -> web.Response | None:
@@ -225,13 +226,3 @@ def _watermark_ms(rows: Sequence[WindowStats], marks: Mapping[str, LaneMark]) ->
     fed = {stats.lanes for stats in rows}
     ats = (row_watermark_ms(lanes, marks) for lanes in fed)
     return min((at for at in ats if at is not None), default=None)
-
-
-def _passed_on(answer: PeerAnswer) -> web.Response:
-    headers = {} if answer.retry_after is None else {"Retry-After": answer.retry_after}
-    return web.Response(
-        body=answer.body,
-        status=answer.status,
-        content_type=answer.content_type,
-        headers=headers,
-    )
