@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -47,69 +48,126 @@ def ensure_topics(
         physical_name(namespace, name): partitions or catalogue.partitions(name)
         for name in catalogue.names
     }
-    deadline = time.monotonic() + timeout_s
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-    missing = _missing(_served(admin, bootstrap, timeout_s), wanted)
-    if missing:
-        new = [
-            NewTopic(
-                physical_name(namespace, name),
-                num_partitions=wanted[physical_name(namespace, name)],
-                replication_factor=replication,
-                config=catalogue.config(name, replication=replication),
-            )
-            for name in catalogue.names
-            if physical_name(namespace, name) in missing
-        ]
-        _create(admin, new, timeout_s)
-    while missing:
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
-            raise BrokerError(
-                f"topics {', '.join(sorted(missing))} were created but are not served after "
-                f"{timeout_s:.0f} s: check the brokers of {bootstrap}"
-            )
-        missing = _missing(_served(admin, bootstrap, left_s), wanted)
-        if missing:
-            time.sleep(0.02)
+    cluster = _Cluster(bootstrap, timeout_s)
+    missing = set(wanted) - _checked(cluster.topics(), wanted).keys()
+    # A topic made a moment ago may not be told of yet: the cluster's word on what exists is
+    # what it would not create.
+    hidden = cluster.refused(_new_topics(catalogue, namespace, wanted, replication, missing))
+    cluster.wait_for(hidden, wanted)
+    cluster.create(_new_topics(catalogue, namespace, wanted, replication, missing - hidden))
+    cluster.wait_for(set(wanted), wanted)
     return wanted
 
 
-def _served(admin: AdminClient, bootstrap: str, timeout_s: float) -> dict[str, int]:
-    """Partition count of each topic all of whose partitions have a leader."""
-    try:
-        topics = admin.list_topics(timeout=timeout_s).topics
-    except KafkaException as exc:
-        raise BrokerError(
-            f"Kafka does not answer at {bootstrap} ({_text(exc)}): check that it runs and that "
-            f"HEADRACE_BROKER names it"
-        ) from exc
-    return {
-        name: len(topic.partitions)
-        for name, topic in topics.items()
-        if topic.error is None and all(p.leader >= 0 for p in topic.partitions.values())
-    }
+def _new_topics(
+    catalogue: Catalogue,
+    namespace: str,
+    wanted: Mapping[str, int],
+    replication: int,
+    chosen: Set[str],
+) -> list[NewTopic]:
+    names = {physical_name(namespace, name): name for name in catalogue.names}
+    return [
+        NewTopic(
+            topic,
+            num_partitions=wanted[topic],
+            replication_factor=replication,
+            config=catalogue.config(name, replication=replication),
+        )
+        for topic, name in names.items()
+        if topic in chosen
+    ]
 
 
-def _missing(served: Mapping[str, int], wanted: Mapping[str, int]) -> set[str]:
+@dataclass(frozen=True, slots=True)
+class _Topic:
+    partitions: int
+    served: bool
+    """Whether each partition has a leader."""
+
+
+def _checked(there: Mapping[str, _Topic], wanted: Mapping[str, int]) -> Mapping[str, _Topic]:
+    """The topics that are wanted and there; raises when one has another count."""
     for name, wants in wanted.items():
-        has = served.get(name, wants)
-        if has != wants:
-            raise TopicMismatchError(name, has, wants)
-    return set(wanted) - set(served)
+        topic = there.get(name)
+        if topic is not None and topic.partitions != wants:
+            raise TopicMismatchError(name, topic.partitions, wants)
+    return {name: topic for name, topic in there.items() if name in wanted}
 
 
-def _create(admin: AdminClient, topics: list[NewTopic], timeout_s: float) -> None:
-    for name, done in admin.create_topics(topics, operation_timeout=timeout_s).items():
+class _Cluster:
+    """What a cluster is asked about topics, all of it within one time."""
+
+    def __init__(self, bootstrap: str, timeout_s: float) -> None:
+        self._bootstrap = bootstrap
+        self._timeout_s = timeout_s
+        self._deadline = time.monotonic() + timeout_s
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+
+    def topics(self) -> dict[str, _Topic]:
+        """The topics whose partitions are known."""
+        # The client takes a time of 0 for no limit.
+        left_s = max(0.1, self._deadline - time.monotonic())
         try:
-            done.result()
+            topics = self._admin.list_topics(timeout=left_s).topics
         except KafkaException as exc:
-            if exc.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
-                continue  # another worker was quicker; its count is checked by the caller
             raise BrokerError(
-                f"topic {name} cannot be created ({_text(exc)}): create it by hand, or check the "
-                f"rights of this client and HEADRACE_REPLICATION against the number of brokers"
+                f"Kafka does not answer at {self._bootstrap} ({_text(exc)}): check that it runs "
+                f"and that HEADRACE_BROKER names it"
             ) from exc
+        return {
+            name: _Topic(
+                len(topic.partitions),
+                topic.error is None and all(p.leader >= 0 for p in topic.partitions.values()),
+            )
+            for name, topic in topics.items()
+            if topic.partitions
+        }
+
+    def wait_for(self, names: Set[str], wanted: Mapping[str, int]) -> None:
+        """Until these are served; raises when one has another count than is wanted."""
+        while unserved := self._unserved(names, wanted):
+            if time.monotonic() > self._deadline:
+                raise BrokerError(
+                    f"topics {', '.join(sorted(unserved))} exist but are not served after "
+                    f"{self._timeout_s:.0f} s: check the brokers of {self._bootstrap}"
+                )
+            time.sleep(0.02)
+
+    def _unserved(self, names: Set[str], wanted: Mapping[str, int]) -> set[str]:
+        if not names:
+            return set()
+        there = _checked(self.topics(), wanted)
+        return {name for name in names if name not in there or not there[name].served}
+
+    def refused(self, topics: list[NewTopic]) -> set[str]:
+        """Those that the cluster would not create because they exist."""
+        return self._create(topics, validate_only=True)
+
+    def create(self, topics: list[NewTopic]) -> None:
+        """Create them; one that another worker was quicker to create is as good."""
+        self._create(topics, validate_only=False)
+
+    def _create(self, topics: list[NewTopic], *, validate_only: bool) -> set[str]:
+        if not topics:
+            return set()
+        answers = self._admin.create_topics(
+            topics, operation_timeout=self._timeout_s, validate_only=validate_only
+        )
+        existing = set()
+        for name, done in answers.items():
+            try:
+                done.result()
+            except KafkaException as exc:
+                if exc.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                    existing.add(name)
+                    continue
+                raise BrokerError(
+                    f"topic {name} cannot be created ({_text(exc)}): create it by hand, or check "
+                    f"the rights of this client and HEADRACE_REPLICATION against the number of "
+                    f"brokers"
+                ) from exc
+        return existing
 
 
 def _text(exc: KafkaException) -> str:
