@@ -13,7 +13,7 @@ to integers. ``docs/adr/0004-log-histogram.md`` says why not a t-digest.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from math import ceil
@@ -73,11 +73,12 @@ def bucket(value: int) -> int:
     return min(bisect_right(_BOUNDS, value) - 1, _LAST)
 
 
+_MIDDLES = tuple((lo + hi - 1) / 2 for lo, hi in pairwise(_BOUNDS))
+
+
 def middle(bucket_: int) -> float:
     """Value that stands for a bucket: within 0.5 % of each value in it (below the last)."""
-    if bucket_ < 0:
-        return -middle(-bucket_)
-    return (_BOUNDS[bucket_] + _BOUNDS[bucket_ + 1] - 1) / 2
+    return _MIDDLES[bucket_] if bucket_ >= 0 else -_MIDDLES[-bucket_]
 
 
 def valid(hist: Mapping[int, int]) -> bool:
@@ -108,11 +109,12 @@ def quantiles(
         raise ValueError("an empty histogram has no quantiles")
     buckets = sorted(hist)
     ranks = list(accumulate(map(hist.__getitem__, buckets)))
-    found = []
+    found: list[float] = []
     for q in qs:
-        rank = max(1, ceil(q * ranks[-1]))
-        place = min(bisect_right(ranks, rank - 1), len(buckets) - 1)
-        found.append(min(max(middle(buckets[place]), lowest), highest))
+        # Beyond 2^53 values q * n may be rounded up past the last rank: look no further.
+        place = bisect_left(ranks, ceil(q * ranks[-1]), 0, len(ranks) - 1)
+        value = middle(buckets[place])
+        found.append(lowest if value < lowest else min(value, highest))
     return found
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Literal, TypedDict, get_args
+from typing import Literal, get_args
+
+import msgspec
 
 from app.engine.chunks import LaneMark
 from tables import sketch
+from tables.history.span import Place
 from tables.lanes import EVERY
 from tables.windows.compose import Pane
 from tables.windows.figures import figures_of
@@ -20,11 +23,12 @@ STATES: tuple[State, ...] = get_args(State)
 NO_REVISIONS: Mapping[int, int] = MappingProxyType({})
 
 
-class WindowAnswer(TypedDict):
+class WindowAnswer(msgspec.Struct, frozen=True, gc=False):
     """One window of one key. Times are epoch ms, half-open; values are in the field's ms.
 
     A statistic that has no value (no event carried one, or the window does not ask for it)
     is None. ``revision``: how often its final record was written, 0 before the first.
+    ``source`` is told where an answer spans state and history.
     """
 
     start: int
@@ -44,6 +48,7 @@ class WindowAnswer(TypedDict):
     distinct: int | None
     codes: dict[str, int] | None
     late: int
+    source: Place | msgspec.UnsetType = msgspec.UNSET
 
 
 def row_watermark_ms(lanes: tuple[str, ...], lane_marks: Mapping[str, LaneMark]) -> int | None:
@@ -92,23 +97,23 @@ def _answer(
     figures = figures_of(stats)
     codes = stats.codes
     return WindowAnswer(
-        start=start_ms,
-        end=start_ms + spec.size_ms,
-        state=state,
-        revision=revision,
-        count=stats.count,
-        errors=stats.errors,
-        sum=figures.sum,
-        avg=figures.avg,
-        min=figures.min,
-        max=figures.max,
-        stddev=figures.stddev,
-        p50=figures.p50,
-        p95=figures.p95,
-        p99=figures.p99,
-        distinct=sketch.estimate(stats.distinct) if spec.distinct is not None else None,
-        codes={str(code): codes[code] for code in sorted(codes)} if spec.codes else None,
-        late=stats.late,
+        start_ms,
+        start_ms + spec.size_ms,
+        state,
+        revision,
+        stats.count,
+        stats.errors,
+        figures.sum,
+        figures.avg,
+        figures.min,
+        figures.max,
+        figures.stddev,
+        figures.p50,
+        figures.p95,
+        figures.p99,
+        sketch.estimate(stats.distinct) if spec.distinct is not None else None,
+        {str(code): codes[code] for code in sorted(codes)} if spec.codes else None,
+        stats.late,
     )
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from agents.log_events.step import LanesTick, LogEventsStep
 from agents.windows.local import LocalWindows
 from agents.windows.merge import MergeWindows, merge_tables
@@ -23,7 +25,7 @@ from app.engine.effects import Effects
 from app.engine.lanes import LANE_HEADER, Lanes
 from app.models.event import LogEvent, encode_event
 from tables.lanes import LANES_TABLE
-from tables.windows.answer import WindowAnswer, window_answer
+from tables.windows.answer import window_answer
 from tables.windows.keys import key_prefix, parse_row_key
 from tables.windows.spec import ErrorsWhen, WindowSpec
 from tables.windows.stats import WindowStats
@@ -227,10 +229,11 @@ class WindowsDriver:
         """Lane marks as the global half knows them."""
         return {k.decode(): v for k, v in self.target.tables[LANES_TABLE].rows.items()}
 
-    def windows(self, key: str, name: str | None = None) -> list[WindowAnswer]:
-        """The answer to a query of a key."""
+    def windows(self, key: str, name: str | None = None) -> list[dict[str, Any]]:
+        """The answer to a query of a key, as its JSON says it."""
         spec = next(s for s in self.specs if s.name == (name or self.specs[0].name))
-        return window_answer(spec, self.rows(key, spec.name), self.marks())
+        answers = window_answer(spec, self.rows(key, spec.name), self.marks())
+        return [msgspec.to_builtins(each) for each in answers]
 
     def _forward(self, source: int, view: DictView, effects: Effects) -> None:
         marks = {}

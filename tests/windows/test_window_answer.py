@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from app.engine.chunks import LaneMark
@@ -30,7 +31,7 @@ def mark(watermark_ms: int, *, idle: bool = False) -> LaneMark:
 def test_the_state_follows_the_watermark(watermark_ms: int, state: str):
     row = WindowStats(count=1, lanes=("0/",))
     [window] = window_answer(minute_spec(), [(TEN, row)], {"0/": mark(watermark_ms)})
-    assert (window["state"], window["start"], window["end"]) == (state, TEN, END)
+    assert (window.state, window.start, window.end) == (state, TEN, END)
 
 
 def test_the_slowest_lane_that_is_awake_decides():
@@ -43,7 +44,7 @@ def test_the_slowest_lane_that_is_awake_decides():
 def test_a_row_whose_lanes_are_all_idle_or_gone_is_final():
     row = WindowStats(count=1, lanes=("0/", "1/gone"))
     [window] = window_answer(minute_spec(), [(TEN, row)], {"0/": mark(TEN, idle=True)})
-    assert window["state"] == "final"
+    assert window.state == "final"
 
 
 def test_an_answer_has_exactly_the_promised_fields_in_milliseconds():
@@ -51,7 +52,7 @@ def test_an_answer_has_exactly_the_promised_fields_in_milliseconds():
         3, 1, 2, 5_000, 1_000, 4_000, {383: 1, 526: 1}, 2, ("0/",), 9, 17_000_000, {503: 1}
     )
     [window] = window_answer(minute_spec(codes=True), [(TEN, row)], {}, {TEN: 3})
-    assert window == {
+    assert msgspec.to_builtins(window) == {
         "start": TEN,
         "end": END,
         "state": "final",
@@ -75,8 +76,8 @@ def test_an_answer_has_exactly_the_promised_fields_in_milliseconds():
 def test_statistics_of_no_values_are_null():
     [window] = window_answer(minute_spec(), [(TEN, WindowStats(late=1))], {})
     names = ("sum", "avg", "min", "max", "stddev", "p50", "p95", "p99", "distinct", "codes")
-    assert [window[name] for name in names] == [None] * 10  # type: ignore[literal-required]
-    assert (window["count"], window["late"], window["state"]) == (0, 1, "final")
+    assert [getattr(window, name) for name in names] == [None] * 10
+    assert (window.count, window.late, window.state) == (0, 1, "final")
 
 
 def test_counts_since_leaves_out_windows_that_start_before():

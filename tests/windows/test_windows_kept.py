@@ -104,8 +104,8 @@ def test_a47_1_a_minute_of_10_20_30_is_said_alike_by_all_sizes():
         spec = replace(TREND, size_ms=size_ms)
         last = list(rolled(driver.rows("shop", "trend"), size_ms, 10_000))[-1:]
         [window] = window_answer(spec, last, driver.marks())
-        assert (window["count"], window["avg"]) == (3, 20.0)
-        assert window["stddev"] == pytest.approx(8.165, abs=0.001)
+        assert (window.count, window.avg) == (3, 20.0)
+        assert window.stddev == pytest.approx(8.165, abs=0.001)
 
 
 def test_a46_8_a_replay_of_last_week_gives_last_weeks_windows():

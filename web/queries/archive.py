@@ -55,7 +55,7 @@ class Archive:
             found = self._history.windows(spec.name, key, from_ms, to_ms, SPAN_MAX)
             cold = [ColdAnswer(*msgspec.structs.astuple(each)) for each in found]
             rows = [
-                {**row, "source": place} if isinstance(row, dict) else row
+                msgspec.structs.replace(row, source=place) if isinstance(row, WindowAnswer) else row
                 for place, row in span(hot, cold, _start_of_hot, _start_of_cold)
             ]
             held = {"hot": len(hot), "cold": len(rows) - len(hot)}
@@ -95,7 +95,7 @@ def _busy(reason: str) -> ProblemError:
 
 
 def _start_of_hot(window: WindowAnswer) -> int:
-    return window["start"]
+    return window.start
 
 
 def _start_of_cold(window: ColdWindow) -> int:

@@ -9,7 +9,7 @@ from app.engine.query import CommittedTable, Queries
 from tables.lanes import EVERY, LANES_TABLE, MARKS_MAX, LaneTimes
 from tables.windows.compose import Pane, rolled
 from tables.windows.finals import final_key
-from tables.windows.keys import START_MAX, parse_row_key
+from tables.windows.keys import START_MAX, pane_start_ms
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats
 from web.queries.params import WINDOWS_MAX
@@ -54,8 +54,7 @@ def revisions(
     first, last = windows[0][0], windows[-1][0]
     lo, hi = final_key(spec.name, key, first), final_key(spec.name, key, last + 1)
     rows = table.range(lo, hi, limit=WINDOWS_MAX + spec.panes)
-    prefix = len(spec.name) + 1
-    return {parse_row_key(raw[prefix:])[1]: written.revision for raw, written in rows}
+    return {pane_start_ms(raw): written.revision for raw, written in rows}
 
 
 def times_of(queries: Queries, partition: int, source_topic: str) -> LaneTimes:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from app.engine.query import CommittedTable
-from tables.windows.keys import START_MAX, after_key, key_prefix, parse_row_key, row_key
+from tables.windows.keys import (
+    START_MAX,
+    after_key,
+    key_prefix,
+    pane_start_ms,
+    parse_row_key,
+    row_key,
+)
 from tables.windows.stats import WindowStats
 from web.queries.times import TimeRange
 
 SLICE: Final = 32
-"""Keys or rows read before other work of the event loop has its turn."""
+"""Keys, a seek each, read before other work of the event loop has its turn."""
+ROWS_SLICE: Final = 128
+"""Rows of one key read (or answered) between two turns: a few ms with the widest histograms.
+
+A turn may last as long as a step, so an answer should not need many of them.
+"""
 
 OpenTable = Callable[[], CommittedTable]
 """Opened anew for each key: between two slices the partition may have left this worker."""
@@ -43,8 +55,7 @@ def newest_rows(
     """The newest ``limit`` rows of the key in the range, oldest first."""
     lo, hi = _bounds(key, wanted)
     rows = [
-        (parse_row_key(raw)[1], stats)
-        for raw, stats in table.range(lo, hi, limit=limit, reverse=True)
+        (pane_start_ms(raw), stats) for raw, stats in table.range(lo, hi, limit=limit, reverse=True)
     ]
     rows.reverse()
     return rows
@@ -57,9 +68,9 @@ async def newest_rows_sliced(
     found: list[list[tuple[int, WindowStats]]] = []
     left = limit
     while left > 0:
-        rows = newest_rows(open_table(), key, wanted, min(left, SLICE))
+        rows = newest_rows(open_table(), key, wanted, min(left, ROWS_SLICE))
         found.append(rows)
-        if len(rows) < SLICE:
+        if len(rows) < ROWS_SLICE:
             break
         left -= len(rows)
         wanted = TimeRange(wanted.from_ms, rows[0][0])
@@ -97,3 +108,11 @@ async def in_slices(items: Iterator[T]) -> AsyncIterator[T]:
         yield item
         if number % SLICE == 0:
             await asyncio.sleep(0)
+
+
+async def parts(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
+    """The same items, :data:`ROWS_SLICE` at a time, the event loop having a turn in between."""
+    for first in range(0, len(items), ROWS_SLICE):
+        if first:
+            await asyncio.sleep(0)
+        yield items[first : first + ROWS_SLICE]

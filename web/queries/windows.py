@@ -27,7 +27,7 @@ from web.queries.params import (
     parse_state,
     within,
 )
-from web.queries.rows import OpenTable, has_key, in_slices
+from web.queries.rows import OpenTable, has_key, parts
 from web.queries.scatter import (
     HOP_TIMEOUT_S,
     PARTIALS_TOPIC,
@@ -175,10 +175,10 @@ class WindowQueries:
         except NotOwnedError as exc:
             raise moving() from exc
         windows: list[WindowAnswer] = []
-        async for window in in_slices(iter(found)):
-            windows += window_answer(spec, [window], marks, written)
+        async for part in parts(found):
+            windows += window_answer(spec, part, marks, written)
         if asked.state is not None:
-            windows = [each for each in windows if each["state"] == asked.state]
+            windows = [each for each in windows if each.state == asked.state]
         head = {
             "name": spec.name,
             "key": key,
