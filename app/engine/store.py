@@ -61,6 +61,10 @@ class StoreMemory:
         table.set_block_cache(self.cache)
         table.set_cache_index_and_filter_blocks(True)
         table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+        # Else a file has one index and one filter, as large at 64 MiB of file as a shard of
+        # the cache: neither stays there, and each read of a row loads both anew.
+        table.set_index_type(rocksdict.BlockBasedIndexType.two_level_index_search())
+        table.set_partition_filters(True)
         table.set_bloom_filter(10, False)
         options = rocksdict.Options(raw_mode=True)
         options.create_if_missing(True)
