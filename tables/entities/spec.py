@@ -1,18 +1,12 @@
-"""Declaration of entity types: ``config/entities.yaml`` read into validated, frozen specs.
-
-Every mistake in the file is one line that names the file, the type, the field, the value
-and what is accepted; all mistakes are reported together.
-"""
+"""Declaration of entity types: ``config/entities.yaml`` read into validated, frozen specs."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -20,9 +14,9 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictInt,
-    ValidationError,
 )
 
+from tables.declared import Declarations
 from tables.windows.spec import parse_duration_ms
 
 TYPES_MAX: Final = 100
@@ -99,63 +93,23 @@ class _Entity(BaseModel):
         )
 
 
-def _mistakes(where: str, error: ValidationError) -> list[str]:
-    lines = []
-    for each in error.errors():
-        field = ".".join(str(part) for part in each["loc"])
-        said = each["msg"].removeprefix("Value error, ")
-        if each["type"] == "missing":
-            lines.append(f"{where}: {field} is missing")
-        elif each["type"] == "extra_forbidden":
-            accepted = ", ".join(_Entity.model_fields)
-            lines.append(f"{where}: {field} = {each['input']!r}: unknown; accepted: {accepted}")
-        elif field:
-            lines.append(f"{where}: {field} = {each['input']!r}: {said}")
-        else:
-            lines.append(f"{where}: expected a mapping of fields, not {each['input']!r}")
-    return lines
+_TYPES = Declarations(
+    field="entities",
+    noun="entity type",
+    plural="types",
+    name="type",
+    count_max=TYPES_MAX,
+    read=lambda entry: _Entity.model_validate(entry).spec(),
+    unknown=lambda _loc: f"unknown; accepted: {', '.join(_Entity.model_fields)}",
+    error=EntitySpecError,
+)
 
 
 def parse_entities(document: object, source: str) -> EntitySpecs:
     """Specs of a parsed file, or :class:`EntitySpecError`; ``source`` names the file in it."""
-    entries = document.get("entities") if isinstance(document, Mapping) else None
-    if not isinstance(document, Mapping) or not isinstance(entries, list):
-        raise EntitySpecError(f'{source}: expected "entities:" with a list of types below it')
-    mistakes = [
-        f"{source}: {field} = {value!r}: unknown; accepted: entities"
-        for field, value in document.items()
-        if field != "entities"
-    ]
-    if len(entries) > TYPES_MAX:
-        mistakes.append(f"{source}: {len(entries)} types; accepted: at most {TYPES_MAX}")
-    specs: list[EntitySpec] = []
-    for number, entry in enumerate(entries[:TYPES_MAX], start=1):
-        name: Any = entry.get("type") if isinstance(entry, Mapping) else None
-        where = f"{source}: entity type {name if isinstance(name, str) else f'number {number}'}"
-        try:
-            specs.append(_Entity.model_validate(entry).spec())
-        except ValidationError as error:
-            mistakes += _mistakes(where, error)
-    mistakes += _named_twice(specs, source)
-    if mistakes:
-        raise EntitySpecError("\n".join(mistakes))
-    return {spec.type: spec for spec in specs}
-
-
-def _named_twice(specs: Sequence[EntitySpec], source: str) -> list[str]:
-    return [
-        f"{source}: entity type {name}: type = {name!r}: used {times} times; accepted: once"
-        for name, times in Counter(spec.type for spec in specs).items()
-        if times > 1
-    ]
+    return {spec.type: spec for spec in _TYPES.parse(document, source)}
 
 
 def load_entities(path: Path) -> EntitySpecs:
     """Read and validate a file of types, or raise :class:`EntitySpecError` with every mistake."""
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise EntitySpecError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise EntitySpecError(f"{path}: is not YAML: {error}") from error
-    return parse_entities(document, str(path))
+    return {spec.type: spec for spec in _TYPES.load(path)}

@@ -1,27 +1,22 @@
-"""Declaration of sessions: ``config/sessions.yaml`` read into validated, frozen specs.
-
-Every mistake in the file is one line that names the file, the session, the field, the value
-and what is accepted; all mistakes are reported together.
-"""
+"""Declaration of sessions: ``config/sessions.yaml`` read into validated, frozen specs."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 
+from tables.declared import Declarations, Location, quoted
 from tables.sessions.matching import Match, match_of
 from tables.sessions.spec import (
     DAY_MS,
@@ -136,67 +131,39 @@ class _Session(_Model):
         )
 
 
-def _accepted(loc: tuple[int | str, ...]) -> str:
-    if "where" in loc:
-        return ", ".join(get_args(MatchField))
-    model = _Step if "steps" in loc else _Conversion if "conversion" in loc else _Session
-    return ", ".join(model.model_fields)
+def _unknown(loc: Location) -> str:
+    within = loc[:-1]
+    if "where" in within:
+        accepted = get_args(MatchField)
+    else:
+        model = _Step if "steps" in within else _Conversion if "conversion" in within else _Session
+        accepted = tuple(model.model_fields)
+    return f"unknown; accepted: {', '.join(accepted)}"
 
 
-def _mistakes(where: str, error: ValidationError) -> list[str]:
-    lines = []
-    for each in error.errors():
-        loc = tuple(part for part in each["loc"] if part != "[key]")
-        field = ".".join(str(part) for part in loc)
-        said = each["msg"].removeprefix("Value error, ")
-        if each["type"] == "missing":
-            lines.append(f"{where}: {field} is missing")
-        elif each["type"] == "extra_forbidden":
-            accepted = _accepted(loc[:-1])
-            lines.append(f"{where}: {field} = {each['input']!r}: unknown; accepted: {accepted}")
-        elif isinstance(each["input"], Mapping):  # of a whole part: it has named the field
-            lines.append(f"{where}: {field}: {said}" if field else f"{where}: {said}")
-        else:
-            lines.append(f"{where}: {field} = {each['input']!r}: {said}")
-    return lines
+def _wrong(field: str, given: object, said: str) -> str:
+    # What is said of a whole part names what is wrong in it.
+    return f"{field}: {said}" if isinstance(given, Mapping) else quoted(field, given, said)
+
+
+_SESSIONS = Declarations(
+    field="sessions",
+    noun="session",
+    plural="sessions",
+    name="name",
+    count_max=SPECS_MAX,
+    read=lambda entry: _Session.model_validate(entry).spec(),
+    unknown=_unknown,
+    error=SessionSpecError,
+    wrong=_wrong,
+)
 
 
 def parse_sessions(document: object, source: str) -> tuple[SessionSpec, ...]:
     """Specs of a parsed file, or :class:`SessionSpecError`; ``source`` names the file in it."""
-    entries = document.get("sessions") if isinstance(document, Mapping) else None
-    if not isinstance(document, Mapping) or not isinstance(entries, list):
-        raise SessionSpecError(f'{source}: expected "sessions:" with a list of sessions below it')
-    mistakes = [
-        f"{source}: {field} = {value!r}: unknown; accepted: sessions"
-        for field, value in document.items()
-        if field != "sessions"
-    ]
-    if len(entries) > SPECS_MAX:
-        mistakes.append(f"{source}: {len(entries)} sessions; accepted: at most {SPECS_MAX}")
-    specs = []
-    for number, entry in enumerate(entries[:SPECS_MAX], start=1):
-        name: Any = entry.get("name") if isinstance(entry, Mapping) else None
-        where = f"{source}: session {name if isinstance(name, str) else f'number {number}'}"
-        try:
-            specs.append(_Session.model_validate(entry).spec())
-        except ValidationError as error:
-            mistakes += _mistakes(where, error)
-    mistakes += [
-        f"{source}: session {name}: name = {name!r}: used {times} times; accepted: once"
-        for name, times in Counter(spec.name for spec in specs).items()
-        if times > 1
-    ]
-    if mistakes:
-        raise SessionSpecError("\n".join(mistakes))
-    return tuple(specs)
+    return _SESSIONS.parse(document, source)
 
 
 def load_sessions(path: Path) -> tuple[SessionSpec, ...]:
     """Read and validate a file, or raise :class:`SessionSpecError` with every mistake."""
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SessionSpecError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise SessionSpecError(f"{path}: is not YAML: {error}") from error
-    return parse_sessions(document, str(path))
+    return _SESSIONS.load(path)

@@ -1,18 +1,11 @@
-"""Declaration of windows: ``config/windows.yaml`` read into validated, frozen specs.
-
-Every mistake in the file is one line that names the file, the window, the field, the
-value and what is accepted; all mistakes are reported together.
-"""
+"""Declaration of windows: ``config/windows.yaml`` read into validated, frozen specs."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,10 +14,10 @@ from pydantic import (
     Field,
     StrictBool,
     StrictInt,
-    ValidationError,
     model_validator,
 )
 
+from tables.declared import Declarations, Location
 from tables.lanes import LANES_TABLE
 from tables.timers import TIMERS_TABLE
 from tables.windows.finals import FINALS_TABLE
@@ -197,62 +190,31 @@ def _text(ms: int) -> str:
     return f"{ms // _UNITS_MS[unit]} {unit}"
 
 
-def _mistakes(where: str, error: ValidationError) -> list[str]:
-    lines = []
-    for each in error.errors():
-        field = ".".join(str(part) for part in each["loc"])
-        said = each["msg"].removeprefix("Value error, ")
-        if each["type"] == "missing":
-            lines.append(f"{where}: {field} is missing")
-        elif field == "gap":
-            lines.append(f"{where}: gap = {each['input']!r}: {_GAP}")
-        elif each["type"] == "extra_forbidden":
-            fields = (_Errors if "." in field else _Window).model_fields
-            accepted = ", ".join(known.alias or name for name, known in fields.items())
-            lines.append(f"{where}: {field} = {each['input']!r}: unknown; accepted: {accepted}")
-        else:
-            lines.append(
-                f"{where}: {field} = {each['input']!r}: {said}" if field else f"{where}: {said}"
-            )
-    return lines
+def _unknown(loc: Location) -> str:
+    if loc == ("gap",):
+        return _GAP
+    fields = (_Errors if len(loc) > 1 else _Window).model_fields
+    accepted = ", ".join(known.alias or name for name, known in fields.items())
+    return f"unknown; accepted: {accepted}"
+
+
+_WINDOWS = Declarations(
+    field="windows",
+    noun="window",
+    plural="windows",
+    name="name",
+    count_max=WINDOWS_MAX,
+    read=lambda entry: _Window.model_validate(entry).spec(),
+    unknown=_unknown,
+    error=WindowSpecError,
+)
 
 
 def parse_windows(document: object, source: str) -> tuple[WindowSpec, ...]:
     """Specs of a parsed file, or :class:`WindowSpecError`; ``source`` names the file in it."""
-    entries = document.get("windows") if isinstance(document, Mapping) else None
-    if not isinstance(document, Mapping) or not isinstance(entries, list):
-        raise WindowSpecError(f'{source}: expected "windows:" with a list of windows below it')
-    mistakes = [
-        f"{source}: {field} = {value!r}: unknown; accepted: windows"
-        for field, value in document.items()
-        if field != "windows"
-    ]
-    if len(entries) > WINDOWS_MAX:
-        mistakes.append(f"{source}: {len(entries)} windows; accepted: at most {WINDOWS_MAX}")
-    specs = []
-    for number, entry in enumerate(entries[:WINDOWS_MAX], start=1):
-        name: Any = entry.get("name") if isinstance(entry, Mapping) else None
-        where = f"{source}: window {name if isinstance(name, str) else f'number {number}'}"
-        try:
-            specs.append(_Window.model_validate(entry).spec())
-        except ValidationError as error:
-            mistakes += _mistakes(where, error)
-    mistakes += [
-        f"{source}: window {name}: name = {name!r}: used {times} times; accepted: once"
-        for name, times in Counter(spec.name for spec in specs).items()
-        if times > 1
-    ]
-    if mistakes:
-        raise WindowSpecError("\n".join(mistakes))
-    return tuple(specs)
+    return _WINDOWS.parse(document, source)
 
 
 def load_windows(path: Path) -> tuple[WindowSpec, ...]:
     """Read and validate a file of windows, or raise :class:`WindowSpecError` with every mistake."""
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise WindowSpecError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise WindowSpecError(f"{path}: is not YAML: {error}") from error
-    return parse_windows(document, str(path))
+    return _WINDOWS.load(path)
