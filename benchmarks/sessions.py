@@ -17,8 +17,9 @@ from agents.topics import LOG_EVENTS, SESSION_PARTIALS, WINDOW_PARTIALS
 from app.engine.counts import Counts
 from app.engine.epoch import TaskId
 from app.engine.lanes import Lanes
+from app.engine.layers import CommittedRows
 from app.engine.store import Positions, Store, StoreMemory
-from app.engine.task import CommittedRows, Task
+from app.engine.task import Task
 from app.models.event import LogEvent, encode_event
 from benchmarks.broker import BenchBroker, reached
 from benchmarks.engine_run import PARTITIONS, QUIET_S, free_port, new_cluster

@@ -171,7 +171,7 @@ class Commits:
         written = self._writer.commit(epoch, given_up)
         for task, rows in written.rows.items():
             position = Positions(written.changelog.get(task), epoch.tasks[task].position)
-            stores[task].write(rows, position)
+            stores[task].write(rows, position, epoch.tasks[task].dropped)
         self._probe("stored")
         self._cost_s = time.thread_time() - began
         return written

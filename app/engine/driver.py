@@ -75,6 +75,10 @@ class MemoryStore:
         )
         return iter([(key, self.families[family][key]) for key in keys[:limit]])
 
+    def keys(self, family: str, lo: bytes, hi: bytes, *, limit: int) -> list[bytes]:
+        """Keys with ``lo <= key < hi``, at most ``limit``."""
+        return sorted(key for key in self.families[family] if lo <= key < hi)[:limit]
+
     def write(self, family: str, changes: Mapping[bytes, bytes | None]) -> None:
         """Apply changes; None deletes."""
         for key, value in changes.items():

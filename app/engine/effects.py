@@ -17,6 +17,8 @@ from app.engine.batch import Headers, RecordBatch
 from app.engine.lanes import Lanes
 
 S = TypeVar("S")
+KeyRange = tuple[bytes, bytes]
+"""``[lo, hi)`` of row keys."""
 
 
 class Aggregate(Protocol[S]):
@@ -154,6 +156,8 @@ class Effects:
     """table -> key -> new state, of a step that had to read the old one and merged by itself"""
     deletes: dict[str, list[bytes]] = field(default_factory=dict)
     """table -> keys to remove (a tombstone in the changelog)"""
+    drops: dict[str, list[KeyRange]] = field(default_factory=dict)
+    """table -> ranges to remove, from their beginning and up to a bound: ask until none is left"""
     partials: list[tuple[Repartition, Mapping[Any, Any]]] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)

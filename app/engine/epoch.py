@@ -7,13 +7,13 @@ while the next epoch fills.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from app.engine.chunks import LaneMark
 from app.engine.counts import Counts, encode_metadata
-from app.engine.effects import Output, Repartition, TableSpec
+from app.engine.effects import KeyRange, Output, Repartition, TableSpec
 from app.engine.lanes import Lanes
 from app.engine.membership import Membership
 
@@ -34,7 +34,8 @@ class TaskCommit:
     """What an epoch says of one partition: where to go on, and what changed.
 
     ``changes``: table -> key -> new state, None for a deleted key. ``changelog`` is the
-    logical changelog topic, None for a partition without tables.
+    logical changelog topic, None for a partition without tables. ``dropped``: table -> ranges
+    of which nothing is left but what ``changes`` says; each of their rows is deleted there.
     """
 
     position: int
@@ -42,6 +43,7 @@ class TaskCommit:
     counts: Counts
     changelog: str | None
     changes: Mapping[TableSpec, Mapping[bytes, Any | None]]
+    dropped: Mapping[str, Sequence[KeyRange]] = field(default_factory=dict)
 
     def metadata(self) -> str:
         """What is committed beside the offset."""

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from app.engine.clock import Clock
 from app.engine.engine import Engine
 from app.engine.epoch import TaskId
+from app.engine.layers import CommittedRows
 from app.engine.partitioner import partition_for
 from app.engine.query import (
     CommitListener,
@@ -21,7 +22,7 @@ from app.engine.query import (
 from app.engine.spec import AgentSpec
 from app.engine.standby import StandbyRows
 from app.engine.standby_tail import Standby
-from app.engine.task import CommittedRows, Task, TaskState
+from app.engine.task import Task, TaskState
 from app.engine.watch import consumer_row
 
 

@@ -11,13 +11,15 @@ import copy
 import logging
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import rocksdict
 
 from app.engine.cache import RowCache
+from app.engine.effects import KeyRange
 
 logger = logging.getLogger(__name__)
 
@@ -193,38 +195,62 @@ class Store:
             raise self._failed("read", exc) from exc
         return iter(rows)
 
+    def keys(self, family: str, lo: bytes, hi: bytes, *, limit: int) -> list[bytes]:
+        """Keys of the rows with ``lo <= key < hi``, in order, at most ``limit``."""
+        keys: list[bytes] = []
+        cursor = self._columns[family].iter()
+        cursor.seek(lo)
+        while len(keys) < limit and cursor.valid() and (key := cursor.key()) < hi:
+            keys.append(key)
+            cursor.next()
+        try:
+            cursor.status()
+        except Exception as exc:  # rocksdict raises bare Exception
+            del cursor  # as above
+            raise self._failed("read", exc) from exc
+        return keys
+
     def write(
-        self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Positions
+        self,
+        changes: Mapping[str, Mapping[bytes, bytes | None]],
+        positions: Positions,
+        dropped: Mapping[str, Sequence[KeyRange]] = MappingProxyType({}),
     ) -> None:
-        """Apply changes (None deletes) and positions (None leaves as is) atomically."""
+        """Forget ranges, apply changes (None deletes) and positions (None: as is) atomically."""
         with self._lock:
             self._check_open()
-            self._write(changes, positions)
+            batch = self._batch(changes, positions, dropped)
+            try:
+                self._db.write(batch)
+            except Exception as exc:  # rocksdict raises bare Exception
+                raise self._failed("write", exc) from exc
 
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"the state in {self.path} was handed over")
 
-    def _write(
-        self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Positions
-    ) -> None:
+    def _batch(
+        self,
+        changes: Mapping[str, Mapping[bytes, bytes | None]],
+        positions: Positions,
+        dropped: Mapping[str, Sequence[KeyRange]],
+    ) -> rocksdict.WriteBatch:
         batch = rocksdict.WriteBatch(raw_mode=True)
         for family, rows in changes.items():
-            handle = self._handles[family]
+            handle, ranges = self._handles[family], dropped.get(family, ())
+            for lo, hi in ranges:
+                batch.delete_range(lo, hi, handle)
             for key, value in rows.items():
-                if value is None:
-                    batch.delete(key, handle)
-                else:
+                if value is not None:
                     batch.put(key, value, handle)
+                elif not any(lo <= key < hi for lo, hi in ranges):
+                    batch.delete(key, handle)
         meta = self._handles[_POSITIONS]
         if positions.changelog is not None:
             batch.put(_CHANGELOG, b"%d" % positions.changelog, meta)
         if positions.source is not None:
             batch.put(_SOURCE, b"%d" % positions.source, meta)
-        try:
-            self._db.write(batch)
-        except Exception as exc:  # rocksdict raises bare Exception
-            raise self._failed("write", exc) from exc
+        return batch
 
     def size_bytes(self) -> int:
         """Estimated size on disk and in write buffers."""

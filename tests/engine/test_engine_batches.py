@@ -11,8 +11,8 @@ from app.engine import filling as filling_module
 from app.engine.batch import RecordBatch, header
 from app.engine.effects import Effects, Late, Output, Reject, View
 from app.engine.epoch import TaskId
+from app.engine.layers import ROW_OVERHEAD_BYTES
 from app.engine.store import DECODED_FACTOR
-from app.engine.task import ROW_OVERHEAD_BYTES
 from tests.engine.rig import (
     MEMBERSHIP,
     PATIENCE_S,

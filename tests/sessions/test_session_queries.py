@@ -17,9 +17,9 @@ from yarl import URL
 from agents.topics import SESSION_PARTIALS
 from app.engine.driver import Driver
 from app.engine.epoch import TaskId
+from app.engine.layers import CommittedRows
 from app.engine.partitioner import partition_for
 from app.engine.query import NotOwnedError, NotReadyError, Owner
-from app.engine.task import CommittedRows
 from tables.history.datasets import SESSIONS
 from tables.history.reader import History
 from tests.history.rows import archive as archived
