@@ -65,6 +65,9 @@ class LanesTick:
     The engine tells every destination of the topic's partials of lanes that changed, so
     windows elsewhere become final although nothing comes any more. A partition that never
     had an event is announced too: until it was heard of, windows elsewhere wait for it.
+
+    A lane is silent only as far as its partition has been read, and from when the task
+    started: after an outage its records wait in the log, or with whoever could not send them.
     """
 
     idle_ms: int = LANE_IDLE_MS
@@ -74,5 +77,5 @@ class LanesTick:
         lanes = view.lanes
         if LIVE not in lanes.by_id:
             lanes = lanes.advanced({LIVE: (NO_WATERMARK, now_ms)})
-        lanes = lanes.retired(now_ms, self.idle_ms)
+        lanes = lanes.retired(view.reading.upto_ms, self.idle_ms, view.reading.since_ms)
         return Effects() if lanes is view.lanes else Effects(lanes=lanes)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from app.engine.batch import RecordBatch
 from app.engine.epoch import TaskId
+from app.engine.reading import LogEnd
 
 
 class Reach(Protocol):
@@ -18,11 +19,15 @@ class Reach(Protocol):
         ...
 
     def fetched(self, task: TaskId) -> int | None:
-        """Next offset the consumer will fetch."""
+        """Next offset to fetch, once everything before it was handed over; it may be behind."""
         ...
 
     def end(self, task: TaskId) -> int | None:
         """End of the committed log, as far as it is known."""
+        ...
+
+    def appended(self, task: TaskId) -> LogEnd | None:
+        """End of the log, committed or not, as the last fetch saw it; None before the first."""
         ...
 
     def paused(self, task: TaskId) -> bool:

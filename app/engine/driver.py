@@ -27,6 +27,7 @@ from app.engine.lanes import Lanes
 from app.engine.metrics import EngineMetrics
 from app.engine.partitioner import partition_for
 from app.engine.producing import pack
+from app.engine.reading import Reading
 from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.steps import run_step
 from app.engine.store import Store
@@ -151,6 +152,7 @@ class Driver:
         self.clock.advance(ms)
         now_ms = self.clock.now_ms()
         for task in self.tasks.values():
+            task.reading = Reading(0, now_ms)
             if task.spec.tick is not None:
                 effects = task.spec.tick(task.id.partition, task, now_ms)
                 self._filling.apply(task, effects, now_ms, None)

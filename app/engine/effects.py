@@ -15,6 +15,7 @@ import msgspec
 
 from app.engine.batch import Headers, RecordBatch
 from app.engine.lanes import Lanes
+from app.engine.reading import Reading
 
 S = TypeVar("S")
 KeyRange = tuple[bytes, bytes]
@@ -125,11 +126,16 @@ class TableView(Protocol):
 
 
 class View(Protocol):
-    """What a step may read: the tables of its partition and the partition's lanes."""
+    """What a step may read: the tables of its partition, its lanes, and up to when it was read."""
 
     @property
     def lanes(self) -> Lanes:
         """Watermarks of this source partition, one per lane."""
+        ...
+
+    @property
+    def reading(self) -> Reading:
+        """Up to when everything appended to this partition was worked on, as of the last look."""
         ...
 
     def table(self, name: str) -> TableView:

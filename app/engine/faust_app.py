@@ -22,6 +22,7 @@ from app.engine.faust_static import DuplicateInstanceError
 from app.engine.faust_tables import EngineTables
 from app.engine.inbox import FetchBounds, fetch_bounds
 from app.engine.membership import Membership
+from app.engine.reading import LogEnd
 
 
 class EngineApp(faust.App):
@@ -181,6 +182,9 @@ class _Flow:
 
     def end(self, task: TaskId) -> int | None:
         return self._consumer.end(self._tp(task))
+
+    def appended(self, task: TaskId) -> LogEnd | None:
+        return self._consumer.appended(self._tp(task))
 
     def paused(self, task: TaskId) -> bool:
         return task in self._consumer.pausing.inbox.paused

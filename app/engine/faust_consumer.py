@@ -27,6 +27,7 @@ from app.engine.faust_fetch import Columns, read_columns
 from app.engine.faust_pausing import Pausing
 from app.engine.faust_static import MemberConsumer
 from app.engine.membership import Membership
+from app.engine.reading import LogEnd
 
 if TYPE_CHECKING:
     from app.engine.faust_app import EngineApp
@@ -101,6 +102,7 @@ class BatchConsumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._seeks: dict[TP, int] = {}
+        self._handed: dict[TP, int] = {}
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
@@ -129,6 +131,7 @@ class BatchConsumer(driver.Consumer):
     async def release(self, positions: Mapping[TP, int]) -> None:
         """Seek (physical topics), then deliver from there."""
         self._seeks = dict(positions)
+        self._handed.clear()
         self.pausing.clear()
         self.resume_partitions(positions)
         self.app.flow_control.resume()
@@ -161,9 +164,17 @@ class BatchConsumer(driver.Consumer):
         return 0 if last is None else last + 1
 
     def fetched(self, tp: TP) -> int | None:
-        """Next offset the client will hand out; it lies behind transaction markers."""
+        """Next offset of the client at the last fetch; it lies behind transaction markers.
+
+        The client counts what it hands out before it has arrived here.
+        """
+        return self._handed.get(tp)
+
+    def appended(self, tp: TP) -> LogEnd | None:
+        """End of the log, committed or not, as the last fetch saw it."""
         state = self._state(tp)
-        return state.position if state is not None and state.has_valid_position else None
+        known = state is not None and state.highwater is not None
+        return LogEnd(state.highwater, state.timestamp) if known else None
 
     def end(self, tp: TP) -> int | None:
         """End of the committed log as the last fetch saw it."""
@@ -191,11 +202,19 @@ class BatchConsumer(driver.Consumer):
             await self._apply_seeks()
         if not await self.pausing.room(self._get_active_partitions()):
             return
+        self._note_handed()
         records, _ = await self._wait_next_records(min(timeout, FETCH_WAIT_S))
         for tp, fetched in (records or {}).items():
             if engine.token != token or self.should_stop:
                 return
             yield ensure_TP(tp), self._message(ensure_TP(tp), fetched, token, generation)
+
+    def _note_handed(self) -> None:
+        """Everything that was fetched before has been handed over."""
+        for tp in self._get_active_partitions():
+            state = self._state(tp)
+            if state is not None and state.has_valid_position:
+                self._handed[tp] = state.position
 
     def _message(
         self, tp: TP, chunks: list[Columns], token: int, generation: int

@@ -72,9 +72,10 @@ class Lanes:
                 forgotten[name] = lanes.pop(name)
         return Lanes(lanes, forgotten)
 
-    def retired(self, now_ms: int, idle_ms: int) -> Lanes:
+    def retired(self, now_ms: int, idle_ms: int, since_ms: int = 0) -> Lanes:
         """Lanes after ``idle_ms`` of silence is taken into account at ``now_ms``.
 
+        Silence counts from ``since_ms`` at the earliest.
         Silent backfills are forgotten. A silent live lane is marked idle: it holds no
         window open, but keeps its watermark, so that stream time never moves back.
         Returns ``self`` when nothing changes.
@@ -82,7 +83,7 @@ class Lanes:
         lanes: dict[str, Lane] = {}
         changed = False
         for name, lane in self.by_id.items():
-            silent = now_ms - lane.seen_ms >= idle_ms
+            silent = now_ms - max(lane.seen_ms, since_ms) >= idle_ms
             if silent and name != LIVE:
                 changed = True
             elif silent and not lane.idle:

@@ -12,6 +12,7 @@ from app.engine.epoch import TaskCommit, TaskId
 from app.engine.lanes import Lanes
 from app.engine.layers import Layers
 from app.engine.pacing import BatchSize
+from app.engine.reading import Reading
 from app.engine.spec import AgentSpec
 from app.engine.store import Store
 
@@ -53,6 +54,7 @@ class Task:
         self.dirty_since_ms = 0
         self.in_flight_since_ms = 0
         self.batch_size = BatchSize()
+        self.reading = Reading()
         self.halted_by = ""
         self._time_ticks = 0
 
@@ -78,6 +80,7 @@ class Task:
         self.counts = self.committed_counts = counts
         self.dirty_since_ms = self.in_flight_since_ms = 0
         self._time_ticks = TIME_TICKS
+        self.reading = Reading()
         self.state, self.halted_by = TaskState.RUNNING, ""
 
     def stop(self) -> None:

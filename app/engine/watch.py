@@ -1,4 +1,4 @@
-"""Looks at every partition once a second: lag, state size, liveness, and their metrics."""
+"""Looks at every partition once a second: lag, up to when it is read, liveness, their metrics."""
 
 from __future__ import annotations
 
@@ -37,8 +37,12 @@ class Watch:
         for gone in self._sights.keys() - tasks.keys():
             self._metrics.forget(gone.topic, gone.partition)
         self._sights = {task_id: _sight(task, reach, restore) for task_id, task in tasks.items()}
+        now_ms = self._clock.now_ms()
         for task in tasks.values():
             self._show(task, reach)
+            if reach is not None and task.state is TaskState.RUNNING:
+                end = reach.appended(task.id)
+                task.reading = task.reading.looked(_read_to(task, reach), end, now_ms)
         if reach is not None:
             self._metrics.held_bytes.set(reach.held_bytes)
         self._looks += 1
@@ -75,6 +79,13 @@ def _sight(task: Task, reach: Reach | None, restore: Progress) -> Sight:
     if task.state is not TaskState.RUNNING:
         return Sight(restore.records, None, restore.waiting_for or "the broker")
     return Sight(task.position, task_lag(task, reach))
+
+
+def _read_to(task: Task, reach: Reach) -> int:
+    """Offset before which everything was worked on; behind markers that no record follows."""
+    fetched = reach.fetched(task.id)
+    done = task.position >= reach.delivered(task.id)
+    return task.position if fetched is None or not done else max(task.position, fetched)
 
 
 def task_lag(task: Task, reach: Reach | None) -> int | None:

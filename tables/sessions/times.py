@@ -10,6 +10,8 @@ from app.engine.lanes import LIVE, NO_WATERMARK
 from tables.lanes import EVERY, FOREVER, LaneTimes, lane_of, lanes_seen
 
 SOURCE_TOPIC = "log-events"
+LISTEN_MS = 30_000
+"""From its start a partition listens so long before silence counts: what broke it may wait."""
 
 
 def session_times(view: View, now_ms: int) -> LaneTimes:
@@ -17,10 +19,13 @@ def session_times(view: View, now_ms: int) -> LaneTimes:
 
     As for windows, but for live traffic that is silent everywhere: a window is then final,
     while a session goes on until the user has been away for the gap. So silence counts as
-    time that passes: the live lane goes on by the clock from the furthest it was.
+    time that passes: the live lane goes on by the clock from the furthest it was. But not
+    just after a start: of an outage it is not known yet whether anything came meanwhile.
     """
     sources = view.partitions(SOURCE_TOPIC)
-    return with_silence(lanes_seen(view, sources), sources, now_ms)
+    since_ms = view.reading.since_ms
+    listened = since_ms >= 0 and now_ms - since_ms >= LISTEN_MS
+    return with_silence(lanes_seen(view, sources), sources, now_ms if listened else 0)
 
 
 def with_silence(marks: Mapping[str, LaneMark], sources: int, now_ms: int) -> LaneTimes:

@@ -27,6 +27,7 @@ from app.engine.membership import Membership
 from app.engine.metrics import EngineMetrics
 from app.engine.partitioner import partition_for
 from app.engine.progress import Progress
+from app.engine.reading import LogEnd
 from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.starts import Start, Starter
 from app.engine.task import Task
@@ -233,6 +234,9 @@ class RecordingFlow:
         return None
 
     def end(self, task: TaskId) -> int | None:  # noqa: ARG002
+        return None
+
+    def appended(self, task: TaskId) -> LogEnd | None:  # noqa: ARG002
         return None
 
     def paused(self, task: TaskId) -> bool:  # noqa: ARG002

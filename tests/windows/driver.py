@@ -23,6 +23,7 @@ from app.engine.batch import Headers, RecordBatch
 from app.engine.chunks import Chunk, LaneMark, encode_chunk
 from app.engine.effects import Effects
 from app.engine.lanes import LANE_HEADER, Lanes
+from app.engine.reading import Reading
 from app.models.event import LogEvent, encode_event
 from tables.lanes import LANES_TABLE
 from tables.windows.answer import window_answer
@@ -143,6 +144,7 @@ class DictView:
     """A partition's tables and lanes."""
 
     lanes: Lanes = field(default_factory=Lanes)
+    reading: Reading = field(default_factory=Reading)
     tables: dict[str, DictTable] = field(default_factory=dict)
 
     def table(self, name: str) -> DictTable:
@@ -187,6 +189,7 @@ class WindowsDriver:
         """The wall clock moves: ticks of every source partition."""
         self.now_ms = now_ms
         for partition, view in self.sources.items():
+            view.reading = Reading(0, now_ms)
             self._forward(partition, view, LanesTick()(partition, view, now_ms))
 
     def sweep(self, now_ms: int) -> int:

@@ -11,6 +11,7 @@ from app.engine.chunks import LaneMark
 from app.engine.driver import Driver
 from app.engine.effects import Effects, View
 from app.engine.lanes import LIVE, Lanes
+from app.engine.reading import Reading
 from app.engine.spec import AgentSpec
 from tables.lanes import FOREVER, LANES_TABLE, NEVER, LaneTimes, lane_times, lanes_table
 from tables.timers import TIMERS_TABLE, Timer, due_timers, parse_timer, set_timers, timers_table
@@ -114,13 +115,17 @@ def test_the_live_lane_has_come_nowhere_until_every_source_partition_was_heard_o
 def test_a_partition_without_events_announces_its_live_lane_and_then_its_silence() -> None:
     class Silent:
         lanes = Lanes()
+        reading = Reading()
 
     view, tick = Silent(), LanesTick()
     announced = tick(0, view, 1_000).lanes  # type: ignore[arg-type]
     assert announced is not None
     assert not announced.by_id[LIVE].idle
     view.lanes = announced
-    assert tick(0, view, 1_000 + LANE_IDLE_MS - 1) == Effects()  # type: ignore[arg-type]
+    assert tick(0, view, 1_000 + LANE_IDLE_MS) == Effects()  # type: ignore[arg-type]
+    view.reading = Reading(0, 1_000 + LANE_IDLE_MS - 1)
+    assert tick(0, view, 1_000 + LANE_IDLE_MS) == Effects()  # type: ignore[arg-type]
+    view.reading = Reading(0, 1_000 + LANE_IDLE_MS)
     silent = tick(0, view, 1_000 + LANE_IDLE_MS).lanes  # type: ignore[arg-type]
     assert silent is not None
     assert silent.by_id[LIVE].idle

@@ -24,11 +24,13 @@ from app.engine.lanes import Lanes
 from app.engine.metrics import EngineMetrics
 from app.engine.partitioner import partition_for
 from app.engine.producing import pack
+from app.engine.reading import LogEnd
 from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.steps import run_step
 from app.engine.store import Store
 from app.engine.task import Task
 
+LOOK_MS = 1_000
 Committed = tuple[int, Lanes, Counts]
 
 
@@ -195,9 +197,21 @@ class World:
                 while self.commit(number) or any(t.time_due for t in worker.tasks.values()):
                     busy = True
 
+    def listen(self, ms: int) -> None:
+        """Let time pass, while every worker hears how far its partitions have grown."""
+        while ms > 0:
+            step_ms = min(ms, LOOK_MS if ms < 60_000 else 8 * LOOK_MS)
+            self.clock.advance(step_ms)
+            ms -= step_ms
+            now_ms = self.clock.now_ms()
+            for worker in self.running:
+                for task_id, task in worker.tasks.items():
+                    end = LogEnd(len(self.log[task_id]), now_ms)
+                    task.reading = task.reading.looked(task.position, end, now_ms)
+
     def advance(self, ms: int) -> None:
         """Let time pass; then every worker ticks, and does what there is to do."""
-        self.clock.advance(ms)
+        self.listen(ms)
         for number in range(len(self.running)):
             self.tick(number)
         self.settle()
