@@ -18,12 +18,16 @@ from app.broker import launch
 from app.broker.embedded import broker_status, ensure_broker, stop_broker
 from app.broker.errors import BrokerError
 from app.broker.properties import Layout
+from tests.system.harness import wait_for
+from tests.system.topics import make_topics
 
 pytestmark = pytest.mark.broker
 
 ENV = {k: v for k, v in os.environ.items() if not k.startswith("HEADRACE_")}
+# Python leaves Ctrl-C ignored where its parent ignores it, as shells have it in the background.
 STARTER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from app.broker.embedded import ensure_broker
 print(ensure_broker(Path(sys.argv[1])).pid, flush=True)
@@ -58,19 +62,26 @@ def starter(home):
 
 
 def write(bootstrap, topic, values):
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
+    make_topics(bootstrap, NewTopic(topic, 1, 1))
     producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
     for value in values:
         producer.produce(topic, value)
-    assert producer.flush(30) == 0
+    assert producer.flush(60) == 0
 
 
 def read(bootstrap, topic, count):
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": topic})
     consumer.assign([TopicPartition(topic, 0, 0)])
+    found = []
+
+    def complete():
+        messages = consumer.consume(count - len(found), timeout=1)
+        found.extend(message.value() for message in messages if message.error() is None)
+        return len(found) == count or None
+
     try:
-        return [message.value() for message in consumer.consume(count, timeout=30)]
+        wait_for(f"{count} records of {topic}", complete)
+        return found
     finally:
         consumer.close()
 
@@ -117,7 +128,7 @@ def test_the_broker_outlives_the_process_group_that_started_it(home, sign):
     stop_broker(home)
     with starter(home) as (worker, pid):
         os.killpg(worker.pid, sign)
-        worker.wait()
+        worker.wait(60)
         address = ensure_broker(home)
     assert (address.pid, address.started) == (pid, False)
     assert os.getsid(pid) == pid
@@ -209,7 +220,7 @@ def test_a_topic_is_never_created_by_being_written_to(home):
     )
     failed = []
     producer.produce("never-declared", b"x", on_delivery=lambda error, _: failed.append(error))
-    producer.flush(30)
+    producer.flush(60)
     assert failed[0] is not None
     assert "never-declared" not in (
         AdminClient({"bootstrap.servers": ensure_broker(home).bootstrap}).list_topics().topics

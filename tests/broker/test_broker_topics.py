@@ -6,8 +6,9 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from app.broker.errors import BrokerError
-from app.broker.topics import TopicMismatchError, ensure_topics, load_catalogue
+from app.broker.topics import TopicMismatchError, _Cluster, ensure_topics, load_catalogue
 from app.settings import CONFIG_DIR
+from tests.system.topics import make_topics
 
 CATALOGUE = load_catalogue(CONFIG_DIR / "topics.yaml")
 
@@ -19,8 +20,14 @@ def ensure(kafka, namespace, partitions, replication=1):
         namespace=namespace,
         partitions=partitions,
         replication=replication,
-        timeout_s=30,
+        timeout_s=60,
     )
+
+
+def existing(kafka, namespace):
+    """Topics of the catalogue that the cluster has, whatever the metadata tells by now."""
+    names = [f"{namespace}.{name}" for name in CATALOGUE.names]
+    return _Cluster(kafka, 60).refused([NewTopic(name, 1, 1) for name in names])
 
 
 @pytest.mark.broker
@@ -28,7 +35,7 @@ def test_every_topic_of_the_catalogue_is_created_with_its_configuration(kafka, n
     made = ensure(kafka, namespace, None)
     assert made == {f"{namespace}.{name}": CATALOGUE.partitions(name) for name in CATALOGUE.names}
     admin = AdminClient({"bootstrap.servers": kafka})
-    topics = admin.list_topics(timeout=10).topics
+    topics = admin.list_topics(timeout=60).topics
     assert {name: len(topics[name].partitions) for name in made} == made
     for name in CATALOGUE.names:
         resource = ConfigResource(ResourceType.TOPIC, f"{namespace}.{name}")
@@ -63,14 +70,42 @@ def test_another_count_than_the_existing_topics_is_an_error_that_says_what_to_do
 def test_a_changelog_with_another_count_than_its_source_is_an_error_and_nothing_is_made(
     kafka, namespace
 ):
-    admin = AdminClient({"bootstrap.servers": kafka})
     wrong = f"{namespace}.window-partials-changelog"
-    admin.create_topics([NewTopic(wrong, 3, 1)])[wrong].result(30)
+    make_topics(kafka, NewTopic(wrong, 3, 1))
     with pytest.raises(TopicMismatchError) as caught:
         ensure(kafka, namespace, 2)
     assert (caught.value.topic, caught.value.has, caught.value.wants) == (wrong, 3, 2)
-    there = admin.list_topics(timeout=10).topics
-    assert [each for each in there if each.startswith(f"{namespace}.")] == [wrong]
+    assert existing(kafka, namespace) == {wrong}
+
+
+@pytest.mark.broker
+def test_a_topic_that_metadata_does_not_tell_of_yet_is_checked_before_any_is_made(
+    kafka, namespace, monkeypatch
+):
+    # A broker tells of a new topic a moment after the cluster has it: the first look is one of
+    # before, taken on the same broker.
+    before = _Cluster(kafka, 60).topics()
+    wrong = f"{namespace}.window-partials-changelog"
+    make_topics(kafka, NewTopic(wrong, 3, 1))
+    look, looks = _Cluster.topics, [before]
+    monkeypatch.setattr(_Cluster, "topics", lambda self: looks.pop() if looks else look(self))
+    with pytest.raises(TopicMismatchError) as caught:
+        ensure(kafka, namespace, 2)
+    assert not looks
+    assert (caught.value.topic, caught.value.has, caught.value.wants) == (wrong, 3, 2)
+    assert existing(kafka, namespace) == {wrong}
+
+
+@pytest.mark.broker
+def test_topics_that_metadata_does_not_tell_of_yet_are_not_made_again(
+    kafka, namespace, monkeypatch
+):
+    before = _Cluster(kafka, 60).topics()
+    made = ensure(kafka, namespace, 2)
+    look, looks = _Cluster.topics, [before]
+    monkeypatch.setattr(_Cluster, "topics", lambda self: looks.pop() if looks else look(self))
+    assert ensure(kafka, namespace, 2) == made
+    assert not looks
 
 
 @pytest.mark.broker

@@ -72,7 +72,7 @@ async def joined(world: World, instance: str | None = None) -> AsyncIterator[Joi
         group_instance_id=instance,
         enable_auto_commit=False,
         heartbeat_interval_ms=100,
-        session_timeout_ms=2_000,
+        session_timeout_ms=5_000,
     )
     await consumer.start()
     try:
@@ -204,8 +204,9 @@ async def test_a_restore_waits_for_a_dead_owners_transaction_until_the_broker_en
     world: World, step: str
 ) -> None:
     world.write(world.producer(), [row(b"a", 1), position(1)], 1)
+    # The broker ends it 4 to 6 s after it began: time enough to see it open on a slow machine.
     config = replace(
-        world.config, session_timeout_ms=1_500, transactional_id=f"{world.namespace}-dead"
+        world.config, session_timeout_ms=7_000, transactional_id=f"{world.namespace}-dead"
     )
     dead = TransactionalWriter(config, lambda at: die(step, at), SystemClock())
     async with joined(world) as worker:

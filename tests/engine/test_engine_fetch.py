@@ -13,21 +13,22 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.cimpl import NewTopic
 
 from app.engine.faust_fetch import RECORD_OVERHEAD_BYTES, Columns, lenient_records, read_columns
+from tests.system.topics import make_topics
 
 pytestmark = pytest.mark.broker
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
+LINGER_MS = 30_000
+"""A batch is sent when it is flushed, not before, however slowly it is filled."""
 
 
 @pytest.fixture
 def topic(kafka: str, namespace: str) -> str:
     name = f"{namespace}.fetched"
-    admin = AdminClient({"bootstrap.servers": kafka})
-    for made in admin.create_topics([NewTopic(name, 1, 1)]).values():
-        made.result(PATIENCE_S)
+    make_topics(kafka, NewTopic(name, 1, 1))
     return name
 
 
@@ -37,7 +38,11 @@ def write(kafka: str, topic: str) -> None:
         (("kept", "commit"), ("lost", "abort"), ("kept", "commit"), ("lost", "abort"))
     ):
         producer = ck.Producer(
-            {"bootstrap.servers": kafka, "transactional.id": f"{topic}-{number}", "linger.ms": 50}
+            {
+                "bootstrap.servers": kafka,
+                "transactional.id": f"{topic}-{number}",
+                "linger.ms": LINGER_MS,
+            }
         )
         producer.init_transactions(PATIENCE_S)
         producer.begin_transaction()
@@ -48,7 +53,9 @@ def write(kafka: str, topic: str) -> None:
             producer.commit_transaction(PATIENCE_S)
         else:
             producer.abort_transaction(PATIENCE_S)
-    plain = ck.Producer({"bootstrap.servers": kafka, "linger.ms": 50, "compression.type": "lz4"})
+    plain = ck.Producer(
+        {"bootstrap.servers": kafka, "linger.ms": LINGER_MS, "compression.type": "lz4"}
+    )
     for i in range(3):
         plain.produce(topic, f"plain-{i}")
     assert plain.flush(PATIENCE_S) == 0

@@ -29,6 +29,7 @@ from app.engine.store import Positions, Store, StoreMemory
 from app.engine.task import Task
 from app.engine.transaction import CommitFailedError, TransactionalWriter
 from tests.engine.rig import COUNTS, PATIENCE_S, SOURCE, Sum, counting_agent, engine_config
+from tests.system.topics import make_topics
 
 pytestmark = pytest.mark.broker
 
@@ -63,19 +64,13 @@ class World:
             transactional_id=f"{self.namespace}-0",
         )
         self.admin = AdminClient({"bootstrap.servers": self.bootstrap})
-        made = self.admin.create_topics(
-            [
-                NewTopic(self.topic("source"), 1, 1),
-                NewTopic(
-                    self.topic("source-changelog"),
-                    1,
-                    1,
-                    config={"cleanup.policy": "compact,delete"},
-                ),
-            ]
+        make_topics(
+            self.bootstrap,
+            NewTopic(self.topic("source"), 1, 1),
+            NewTopic(
+                self.topic("source-changelog"), 1, 1, config={"cleanup.policy": "compact,delete"}
+            ),
         )
-        for future in made.values():
-            future.result(PATIENCE_S)
         self._memory = StoreMemory(8 << 20)
         self._tasks: list[Task] = []
 

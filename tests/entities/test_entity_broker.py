@@ -20,13 +20,14 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
-    NewTopic,
     ResourceType,
 )
+from confluent_kafka.cimpl import NewTopic
 
 from app.engine.partitioner import partition_for
 from tests.entities.driving import body
 from tests.system.harness import Cluster, Worker, read_topic, wait_for
+from tests.system.topics import make_topics
 from web.entities.statetopic import StateTopic
 
 pytestmark = pytest.mark.broker
@@ -52,7 +53,7 @@ class Running:
             method=method,
         )
         try:
-            with urllib.request.urlopen(request, timeout=10) as reply:
+            with urllib.request.urlopen(request, timeout=60) as reply:
                 return reply.status, json.load(reply)
         except urllib.error.HTTPError as exc:
             return exc.code, json.load(exc)
@@ -71,6 +72,13 @@ class Running:
             return answer if status in (200, 410) and answer["version"] == version else None
 
         return wait_for(f"{entity_id} at version {version}", probe)
+
+    def fill(self, version: int) -> None:
+        """Entities of every partition at that version; the next test sees none of it come."""
+        for filler in range(8):
+            self.post(f"filler-{filler}", body("update", version))
+        for filler in range(8):
+            self.version(f"filler-{filler}", version)
 
     def rebuilt(self) -> Any:
         """The report of a rebuild that has ended."""
@@ -98,7 +106,7 @@ def started(cluster: Cluster) -> Worker:
 @pytest.fixture(scope="module")
 def running(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     home = tmp_path_factory.mktemp("entities") / "home"
-    cluster = Cluster(kafka, f"t-{uuid.uuid4().hex[:12]}", home, session_timeout_ms=1_500)
+    cluster = Cluster(kafka, f"t-{uuid.uuid4().hex[:12]}", home)
     running = Running(cluster, started(cluster))
     yield running
     running.worker.stop()
@@ -193,7 +201,7 @@ def eager_cleaner(running: Running) -> Iterator[None]:
 
     topic = {"segment.ms": "100", "min.cleanable.dirty.ratio": "0.001"}
     cleaner = {"log.cleaner.backoff.ms": "100"}
-    brokers = [str(number) for number in admin.list_topics(timeout=10).brokers]
+    brokers = [str(number) for number in admin.list_topics(timeout=60).brokers]
     alter(ResourceType.TOPIC, running.cluster.topic("entity-state"), topic, set_=True)
     for broker in brokers:
         alter(ResourceType.BROKER, broker, cleaner, set_=True)
@@ -233,8 +241,7 @@ def test_a43_5_after_a_forced_compaction_a_reader_from_0_finds_each_live_key_and
         # A segment is closed by the first record after its time: each partition needs some.
         nonlocal number
         number += 1
-        for filler in range(8):
-            running.post(f"filler-{filler}", body("update", number))
+        running.fill(number)
         found = read()
         return found if sum(len(found.get(each, [])) for each in ids) < written else None
 
@@ -254,8 +261,7 @@ def test_a43_5_after_a_forced_compaction_a_reader_from_0_finds_each_live_key_and
 
 def test_a_reader_comes_to_an_end_while_transactions_keep_coming(kafka: str) -> None:
     name = f"t-{uuid.uuid4().hex[:12]}"
-    admin = AdminClient({"bootstrap.servers": kafka})
-    admin.create_topics([NewTopic(name, num_partitions=1, replication_factor=1)])[name].result()
+    make_topics(kafka, NewTopic(name, 1, 1))
     topic = StateTopic(kafka, lambda _: name)
     done = threading.Event()
 
@@ -264,22 +270,22 @@ def test_a_reader_comes_to_an_end_while_transactions_keep_coming(kafka: str) -> 
         producer = ck.Producer(
             {"bootstrap.servers": kafka, "transactional.id": f"{name}-{feeder}", "linger.ms": 0}
         )
-        producer.init_transactions(10)
+        producer.init_transactions(60)
         while not done.is_set():
             producer.begin_transaction()
             producer.produce(name, b"{}", b"%d" % feeder)
-            producer.commit_transaction(10)
+            producer.commit_transaction(60)
 
     with ThreadPoolExecutor(5) as threads:
         feeders = [threads.submit(feed, number) for number in range(4)]
         try:
             wait_for("some records", lambda: topic.end(0) >= 20 or None)
-            assert threads.submit(topic.read, 0).result(30).records >= 10
+            assert threads.submit(topic.read, 0).result(60).records >= 10
         finally:
             topic.stop()
             done.set()
             for each in feeders:
-                each.result(30)
+                each.result(60)
     topic.close()
 
 
@@ -295,11 +301,11 @@ def test_the_end_of_the_state_topic_is_that_of_its_committed_records(
     producer = ck.Producer(
         {"bootstrap.servers": running.cluster.bootstrap, "transactional.id": device}
     )
-    producer.init_transactions(10)
+    producer.init_transactions(60)
     producer.begin_transaction()
     producer.produce(running.cluster.topic("entity-state"), b"{}", b"open", partition=partition)
-    producer.flush(10)
+    assert producer.flush(60) == 0
     assert topic.end(partition) == end
     assert topic.read(partition).keys == latest.keys
-    producer.abort_transaction(10)
+    producer.abort_transaction(60)
     topic.close()

@@ -26,6 +26,7 @@ from tables.history.query import rows_of
 from tables.history.ranges import cover
 from tests.history.rows import DAY_0, MINUTE, window
 from tests.system.harness import CHECKOUT, wait_for
+from tests.system.topics import make_topics
 
 pytestmark = pytest.mark.broker
 
@@ -41,12 +42,8 @@ class Log:
     def __init__(self, bootstrap: str, name: str) -> None:
         self.bootstrap, self.name = bootstrap, name
         self.sent: Read = []
-        admin = AdminClient({"bootstrap.servers": bootstrap})
         config = {"message.timestamp.type": "LogAppendTime"}
-        made = admin.create_topics(
-            [NewTopic(name, num_partitions=PARTITIONS, replication_factor=1, config=config)]
-        )
-        made[name].result(20)
+        make_topics(bootstrap, NewTopic(name, PARTITIONS, 1, config=config))
         self._producer = ck.Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -55,7 +52,7 @@ class Log:
                 "linger.ms": 0,
             }
         )
-        self._producer.init_transactions(20)
+        self._producer.init_transactions(60)
 
     def send(self, count: int, *, commit: bool = True) -> None:
         """A transaction of finals, some garbage among them."""
@@ -68,11 +65,11 @@ class Log:
             )
             self._producer.poll(0)
         self._producer.produce(self.name, b"garbage", b"k")
-        self._producer.flush(20)
+        assert self._producer.flush(60) == 0
         if not commit:
-            self._producer.abort_transaction(20)
+            self._producer.abort_transaction(60)
             return
-        self._producer.commit_transaction(20)
+        self._producer.commit_transaction(60)
         self.sent += [(m.partition(), m.offset(), json.loads(m.value())["id"]) for m in delivered]
 
 
@@ -81,7 +78,9 @@ def log(kafka: str, namespace: str) -> Log:
     return Log(kafka, f"{namespace}.windows-final")
 
 
-def target(log: Log, history: Path, member: str = "one") -> ArchiveTarget:
+def target(
+    log: Log, history: Path, member: str = "one", session_timeout_ms: int = 10_000
+) -> ArchiveTarget:
     return ArchiveTarget(
         bootstrap=log.bootstrap,
         group=log.name,
@@ -89,7 +88,7 @@ def target(log: Log, history: Path, member: str = "one") -> ArchiveTarget:
         topics={"windows": log.name},
         folder=history,
         namespace="",
-        session_timeout_ms=1_500,
+        session_timeout_ms=session_timeout_ms,
         age_max_s=0.05,
     )
 
@@ -118,7 +117,8 @@ class Process:
     """An archiver that can be killed."""
 
     def __init__(self, log: Log, history: Path, member: str = "one") -> None:
-        aim = target(log, history, member)
+        # So soon the partitions of one that hangs are another's.
+        aim = target(log, history, member, session_timeout_ms=1_500)
         fields = {name: getattr(aim, name) for name in aim.__slots__}
         with (history.parent / f"{member}.log").open("ab") as sink:
             self.process = subprocess.Popen(
@@ -134,7 +134,7 @@ class Process:
 
     def end(self, number: signal.Signals) -> None:
         self.signal(number)
-        self.process.wait(30)
+        self.process.wait(60)
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def test_a_topic_made_anew_is_archived_beside_the_old_one(
     archivers[-1].stop(20.0)
     before = archived(history)
     admin = AdminClient({"bootstrap.servers": log.bootstrap})
-    admin.delete_topics([log.name])[log.name].result(20)
+    admin.delete_topics([log.name])[log.name].result(60)
 
     def remade() -> Log | None:
         try:

@@ -6,13 +6,13 @@ import gzip
 import json
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from aiokafka.partitioner import murmur2
 from confluent_kafka import Consumer, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from rich.console import Console
 
@@ -23,6 +23,8 @@ from agents.shipping.ship import ShipReport, ship_files
 from app.engine.clock import SystemClock
 from app.engine.lanes import LIVE, lane_id
 from app.models.event import decode_event
+from tests.system.harness import wait_for
+from tests.system.topics import make_topics
 
 PARTITIONS = 3
 
@@ -34,11 +36,7 @@ class Topics:
         self.bootstrap = bootstrap
         self.events = f"{namespace}.application-logs"
         self.dlq = f"{namespace}.log-events-dlq"
-        admin = AdminClient({"bootstrap.servers": bootstrap})
-        for future in admin.create_topics(
-            [NewTopic(name, PARTITIONS, 1) for name in (self.events, self.dlq)]
-        ).values():
-            future.result(10)
+        make_topics(bootstrap, *(NewTopic(name, PARTITIONS, 1) for name in (self.events, self.dlq)))
 
     def read(self, topic: str) -> list[Message]:
         """Everything in the topic, partition by partition."""
@@ -47,11 +45,10 @@ class Topics:
         try:
             for partition in range(PARTITIONS):
                 place = TopicPartition(topic, partition, 0)
-                end = consumer.get_watermark_offsets(place, timeout=10)[1]
+                end = consumer.get_watermark_offsets(place, timeout=60)[1]
                 consumer.assign([place])
                 got: list[Message] = []
-                while len(got) < end:
-                    got.extend(consumer.consume(end - len(got), timeout=5))
+                wait_for("all records", partial(_took, consumer, end, got))
                 messages.extend(got)
         finally:
             consumer.close()
@@ -71,6 +68,13 @@ class Topics:
             progress=quiet,
             clock=SystemClock(),
         )
+
+
+def _took(consumer: Consumer, end: int, got: list[Message]) -> bool | None:
+    if len(got) < end:
+        found = consumer.consume(end - len(got), timeout=1)
+        got += [each for each in found if each.error() is None]
+    return len(got) >= end or None
 
 
 def quiet(path: Path, bytes_read: int, bytes_total: int, events: int) -> None:
@@ -230,12 +234,14 @@ def test_the_command_answers_with_one_line_for_each_file_and_code_0(
 def test_a_missing_topic_is_named(kafka: str, tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_text(access_line(1))
-    report = run_offline(path, kafka)
+    report = run_offline(path, kafka, timeout_s=60.0)
     assert report.failure is not None
     assert "has no topic d, t" in report.failure
 
 
-def run_offline(path: Path, bootstrap: str, service: str | None = None) -> ShipReport:
+def run_offline(
+    path: Path, bootstrap: str, service: str | None = None, timeout_s: float = 1.0
+) -> ShipReport:
     return ship_files(
         [path],
         format="combined",
@@ -246,7 +252,7 @@ def run_offline(path: Path, bootstrap: str, service: str | None = None) -> ShipR
         lane="x",
         progress=quiet,
         clock=SystemClock(),
-        timeout_s=1.0,
+        timeout_s=timeout_s,
     )
 
 

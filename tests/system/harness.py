@@ -34,8 +34,11 @@ T = TypeVar("T")
 Row = tuple[str, int]
 
 
-def wait_for(what: str, probe: Callable[[], T | None], timeout_s: float = 60.0) -> T:
-    """Ask until there is an answer; fail naming what was awaited."""
+def wait_for(what: str, probe: Callable[[], T | None], timeout_s: float = 120.0) -> T:
+    """Ask until there is an answer; fail naming what was awaited.
+
+    The limit decides about failure only: what takes a second here may take many on a busy machine.
+    """
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         answer = probe()
@@ -100,7 +103,7 @@ class Worker:
     def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON (or text) of a GET; (0, reason) when nobody answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as reply:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as reply:
                 body = reply.read()
                 status = reply.status
         except urllib.error.HTTPError as exc:
@@ -112,7 +115,21 @@ class Worker:
         except ValueError:
             return status, body.decode(errors="replace")
 
-    def ready(self, timeout_s: float = 60.0) -> Worker:
+    def answer(self, path: str) -> Any:
+        """JSON of a GET once it is answered 200: between two assignments it is not."""
+        said: list[tuple[int, Any]] = []
+
+        def probe() -> tuple[int, Any] | None:
+            said[:] = [self.get(path)]
+            return said[0] if said[0][0] == 200 else None
+
+        try:
+            return wait_for(f"an answer to {path}", probe)[1]
+        except AssertionError as exc:
+            exc.add_note(f"the last one: {said}")
+            raise
+
+    def ready(self, timeout_s: float = 120.0) -> Worker:
         """Wait until /ready says so."""
 
         def probe() -> bool | None:
@@ -129,12 +146,20 @@ class Worker:
         self.process.kill()
         self.process.wait()
 
+    def ended(self, timeout_s: float = 120.0) -> int:
+        """The exit code of a worker that ends by itself; killed, and a failure, if it does not."""
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"worker on {self.port} goes on:\n{self.tail()}") from None
+
     def stop(self) -> int:
         """SIGTERM; the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(45)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
         return self.process.returncode
@@ -255,7 +280,7 @@ class Feeder:
                 return
 
     def flush(self) -> None:
-        assert self._producer.flush(60) == 0
+        assert self._producer.flush(120) == 0
 
 
 def read_topic(cluster: Cluster, name: str, *, committed: bool = True) -> list[ck.Message]:
@@ -273,7 +298,7 @@ def read_topic(cluster: Cluster, name: str, *, committed: bool = True) -> list[c
     )
     try:
         count = len(
-            consumer.list_topics(cluster.topic(name), 10).topics[cluster.topic(name)].partitions
+            consumer.list_topics(cluster.topic(name), 60).topics[cluster.topic(name)].partitions
         )
         consumer.assign([ck.TopicPartition(cluster.topic(name), p, 0) for p in range(count)])
         found: list[ck.Message] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from confluent_kafka import Consumer, Message
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.cimpl import NewTopic
 from prometheus_client import CollectorRegistry
 
 from app.engine.clock import SystemClock
@@ -23,6 +24,7 @@ from app.engine.partitioner import partition_for
 from app.models.event import LogEvent, decode_event
 from app.settings import Settings
 from tables.history.reader import History
+from tests.system.topics import make_topics
 from tests.web.fakes import NO_HISTORY, PARTITIONS, SPEC, SPECS, MemoryQueries, cluster_of
 from web.gateway.logs import LogsGateway
 from web.gateway.producer import IngestMetrics, IngestProducer, IngestUnavailable
@@ -66,19 +68,16 @@ def read_topic(bootstrap: str, topic: str, wanted: int) -> list[Message]:
     consumer.subscribe([topic])
     found: list[Message] = []
     try:
-        for _ in range(30):
-            found += consumer.consume(10_000, timeout=1.0)
-            if len(found) >= wanted:
-                return found + consumer.consume(10_000, timeout=1.0)
-        return found
+        deadline = time.monotonic() + 60
+        while len(found) < wanted and time.monotonic() < deadline:
+            found += _records(consumer)
+        return found + _records(consumer)
     finally:
         consumer.close()
 
 
-def make_topic(bootstrap: str, topic: str) -> None:
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    made = admin.create_topics([NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1)])
-    made[topic].result(timeout=30)
+def _records(consumer: Consumer) -> list[Message]:
+    return [each for each in consumer.consume(10_000, timeout=1.0) if each.error() is None]
 
 
 @asynccontextmanager
@@ -104,7 +103,8 @@ async def ingesting(bootstrap: str, settings: Settings, **limits: int) -> AsyncI
 @pytest_asyncio.fixture
 async def ingest(kafka: str, namespace: str) -> AsyncIterator[Ingest]:
     settings = Settings(namespace=namespace)
-    await asyncio.to_thread(make_topic, kafka, settings.topic("application-logs"))
+    topic = NewTopic(settings.topic("application-logs"), PARTITIONS, 1)
+    await asyncio.to_thread(make_topics, kafka, topic)
     async with ingesting(kafka, settings) as running:
         yield running
 
@@ -183,15 +183,15 @@ async def test_a_topic_that_does_not_exist_is_unavailable(kafka: str, namespace:
 
 
 async def test_a_broker_that_is_away_is_503_with_retry_after(namespace: str):
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
     settings = Settings(namespace=namespace)
-    async with (
-        ingesting(f"127.0.0.1:{port}", settings, delivery_timeout_ms=1_000) as running,
-        running.client.post(URL, json=EVENT) as response,
-    ):
-        assert response.status == 503
-        assert int(response.headers["Retry-After"]) >= 1
-        topic = {"topic": "application-logs"}
-        assert running.registry.get_sample_value("kafka_producer_error_total", topic) == 1
+    with socket.socket() as held:  # bound, so that nobody else listens there
+        held.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{held.getsockname()[1]}"
+        async with (
+            ingesting(nobody, settings, delivery_timeout_ms=1_000) as running,
+            running.client.post(URL, json=EVENT) as response,
+        ):
+            assert response.status == 503
+            assert int(response.headers["Retry-After"]) >= 1
+            topic = {"topic": "application-logs"}
+            assert running.registry.get_sample_value("kafka_producer_error_total", topic) == 1
