@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from tables import sketch
 from tables.histogram import Histogram
 from tables.lanes import merge_lanes
-from tables.windows.stats import EMPTY, WindowStats, merge_stats
+from tables.windows.sliding import Sliding
+from tables.windows.stats import EMPTY, WindowStats
 
 Pane = tuple[int, WindowStats]
 """Start (epoch ms) and state."""
@@ -54,35 +55,16 @@ def merged(states: Iterable[WindowStats]) -> WindowStats:
 
 
 def rolled(panes: Sequence[Pane], size_ms: int, advance_ms: int) -> Iterator[Pane]:
-    """Every window that holds a pane, from panes in ascending order, itself in that order.
-
-    Three merges a pane at most, whatever the size: panes wait in two stacks, of which the
-    older keeps its sums from each pane to its end (two-stack queue of Tangwongsan et al.,
-    "General incremental sliding-window aggregation", VLDB 2015).
-    """
-    older: list[Pane] = []  # newest first; each with the sum from it to the newest
-    newer: list[Pane] = []
-    newest = EMPTY
+    """Every window that holds a pane, from panes in ascending order, itself in that order."""
+    held = Sliding()
     number, start = 0, 0
-    while True:
-        if not older and not newer:
-            if number == len(panes):
-                return
+    while held or number < len(panes):
+        if not held:
             start = max(0, panes[number][0] + advance_ms - size_ms, start)
         while number < len(panes) and panes[number][0] < start + size_ms:
-            newer.append(panes[number])
-            newest = merge_stats(newest, panes[number][1])
+            held.push(*panes[number])
             number += 1
-        while older or newer:
-            if not older:
-                held = EMPTY
-                for at, state in reversed(newer):
-                    held = merge_stats(state, held)
-                    older.append((at, held))
-                newer, newest = [], EMPTY
-            if older[-1][0] >= start:
-                break
-            older.pop()
-        if older:
-            yield start, merge_stats(older[-1][1], newest)
+        total = held.total(start)
+        if held:
+            yield start, total
             start += advance_ms

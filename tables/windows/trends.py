@@ -13,7 +13,8 @@ import msgspec
 
 from tables.histogram import quantiles
 from tables.windows.compose import Pane, merged
-from tables.windows.stats import EMPTY, WindowStats, merge_stats
+from tables.windows.sliding import Sliding
+from tables.windows.stats import WindowStats
 
 FLAT_WITHIN = 10
 """The short window's rate differs from the long one's by over a tenth, or the trend is flat."""
@@ -53,32 +54,13 @@ def composed(panes: Sequence[Pane], end_ms: int, size_ms: int) -> WindowStats:
 def rolling(
     panes: Sequence[Pane], ends_ms: Iterable[int], size_ms: int
 ) -> Iterator[tuple[int, WindowStats]]:
-    """State of each window ``[end - size, end)``; panes and ends ascend.
-
-    Two merges a pane and one a window, whatever the size: a queue made of two stacks, the
-    older panes as merges of each with all behind it, the newer as one merge (the usual way
-    to slide an aggregate that cannot be subtracted).
-    """
-    older: list[Pane] = []
-    newer: list[Pane] = []
-    newest, at = EMPTY, 0
+    """State of each window ``[end - size, end)``; panes and ends ascend."""
+    held, at = Sliding(), 0
     for end_ms in ends_ms:
         while at < len(panes) and panes[at][0] < end_ms:
-            newer.append(panes[at])
-            newest = merge_stats(newest, panes[at][1])
+            held.push(*panes[at])
             at += 1
-        gone_ms = end_ms - size_ms
-        while older and older[-1][0] < gone_ms:
-            older.pop()
-        if not older and newer and newer[0][0] < gone_ms:
-            sofar = EMPTY
-            for start, stats in reversed(newer):
-                if start < gone_ms:
-                    break
-                sofar = merge_stats(stats, sofar)
-                older.append((start, sofar))
-            newer, newest = [], EMPTY
-        yield end_ms, merge_stats(older[-1][1], newest) if older else newest
+        yield end_ms, held.total(end_ms - size_ms)
 
 
 def trend_window(stats: WindowStats, end_ms: int, size_ms: int, *, complete: bool) -> TrendWindow:
