@@ -12,7 +12,7 @@ import msgspec
 
 from app.engine.lanes import LIVE, Lanes, lane_id
 
-CHUNK_BYTES_MAX = 256 * 1024
+CHUNK_BYTES_MAX = 32 * 1024
 SOURCE_MAX = 1 << 16
 """Bound of source partitions: a lane key beyond it was written by something else."""
 CHUNK_MARKS_MAX = 4_096

@@ -2,12 +2,14 @@
 
 At most one epoch is in flight. The next is taken as soon as that one is done and there is
 work, but not so often that commits would eat the worker: their CPU share is kept near a
-fifth, and no epoch with work stays open longer than the commit interval.
+fifth, and no epoch with work stays open longer than the commit interval, unless work is late
+(:mod:`app.engine.pacing`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -18,6 +20,7 @@ from typing import Protocol, TypeVar
 from app.engine.clock import Clock
 from app.engine.epoch import Epoch, TaskId
 from app.engine.metrics import EngineMetrics
+from app.engine.pacing import epoch_s
 from app.engine.store import Positions, Store, StoreError
 from app.engine.transaction import CommitFailedError, Probe, Writer, Written
 
@@ -29,6 +32,15 @@ T = TypeVar("T")
 
 class EpochOwner(Protocol):
     """Who fills epochs: the engine."""
+
+    @property
+    def behind_s(self) -> float:
+        """Seconds that the work which waits will take."""
+        ...
+
+    async def on_time(self) -> None:
+        """Give event time its say in the open epoch."""
+        ...
 
     def take(self) -> Epoch | None:
         """Freeze the open epoch; None when it holds nothing."""
@@ -82,6 +94,7 @@ class Commits:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="epochs")
         self._lock = asyncio.Lock()
         self.work = asyncio.Event()
+        self._full = asyncio.Event()
         self._taken_at = 0.0
         self._cost_s = 0.0
         self._writing: asyncio.Future[Written] | None = None
@@ -96,16 +109,25 @@ class Commits:
         """Commit for ever."""
         while True:
             await self.work.wait()
-            pace = min(self._interval_s, self._cost_s * _CPU_SHARE)
-            wait = self._taken_at + pace - self._clock.monotonic()
-            if wait > 0:
-                await asyncio.sleep(wait)
+            normal_s = min(self._interval_s, self._cost_s * _CPU_SHARE)
+            span_s = epoch_s(normal_s, self._interval_s, self._owner.behind_s)
+            wait_s = self._taken_at + span_s - self._clock.monotonic()
+            if wait_s > 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._full.wait(), wait_s)
             await self.commit()
+
+    def hurry(self) -> None:
+        """The open epoch is full: commit it as soon as the one in flight is done."""
+        self._full.set()
+        self.work.set()
 
     async def commit(self) -> bool:
         """Commit what is open now, after what is in flight. True unless it failed."""
         async with self._lock:
+            await self._owner.on_time()
             self.work.clear()
+            self._full.clear()
             began = self._taken_at = self._clock.monotonic()
             epoch = self._owner.take()
             if epoch is None:

@@ -48,6 +48,11 @@ class Delivery:
     token: int
     size: int
 
+    @property
+    def record_bytes(self) -> int:
+        """Bytes a record of it takes, on average."""
+        return max(1, self.size // max(1, len(self.batch)))
+
 
 class Flow(Reach, Protocol):
     """The consumer, as far as the engine steers it."""

@@ -164,7 +164,8 @@ class Driver:
             self._commit_once()
 
     def _commit_once(self) -> None:
-        self._filling.on_time(self.clock.now_ms())
+        for task in self.tasks.values():
+            self._filling.on_time(task, self.clock.now_ms())
         epoch = self._filling.take(None)
         if epoch is None:
             return

@@ -12,31 +12,29 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from app.engine.batch import RecordBatch
 from app.engine.clock import Clock, SteadyClock
-from app.engine.commits import Commits, as_failure
+from app.engine.commits import Commits
 from app.engine.delivery import Delivery, Flow
-from app.engine.effects import Effects
 from app.engine.epoch import Epoch, TaskId
 from app.engine.filling import Filling
+from app.engine.lateness import Lateness
 from app.engine.membership import Membership
 from app.engine.metrics import EngineMetrics
 from app.engine.query import CommitListener
-from app.engine.spec import AgentSpec, EngineConfig, FailurePolicy
+from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.standby import Standbys
 from app.engine.starts import Starter
-from app.engine.steps import StepFailedError, run_step, sliced, trimmed
 from app.engine.store import Store, StoreError
 from app.engine.stores import Stores
-from app.engine.task import Task, TaskState
+from app.engine.task import Task
 from app.engine.transaction import CommitFailedError, Probe, Writer, Written
 from app.engine.watch import Watch
+from app.engine.work import Work
 
 logger = logging.getLogger(__name__)
 
 REGISTER_AGAIN_S = 1.0
 FAILURE_WAITS_S = (0.0, 0.1, 0.5, 2.0, 5.0)
-RETRY_WAITS_S = (0.5, 2.0, 8.0)
 
 
 class Engine:
@@ -66,6 +64,8 @@ class Engine:
         self._stores = Stores(config)
         self.standbys = Standbys(config, self.specs, self._stores, clock, metrics)
         self._filling = Filling(config, self.specs, self.tasks, clock, metrics)
+        self._lateness = Lateness(clock)
+        self._work = Work(self, self.tasks, self._filling, clock, config.record_bytes_max)
         self._failures = 0
         self._starting: asyncio.Task[None] | None = None
         self._closed = False
@@ -73,88 +73,32 @@ class Engine:
     # -- batches ---------------------------------------------------------------------------
 
     async def process(self, delivery: Delivery) -> None:
-        """Apply a batch in slices, each once there is room in the open epoch."""
-        batch, start = delivery.batch, 0
-        while start < len(batch):
-            await self._filling.room()
-            task = self._running(delivery)
-            if task is None:
-                return
-            stop = min(len(batch), start + task.batch_size.records)
-            rest = trimmed(sliced(batch, start, stop), task.position)
-            if rest is not None:
-                await self._run(task, rest, delivery)
-            start = stop
-            if start < len(batch):
-                # Others of this worker have their turn between slices.
-                await asyncio.sleep(0)
+        """Apply a batch; see :meth:`Work.process`."""
+        await self._work.process(delivery)
 
-    def _running(self, delivery: Delivery) -> Task | None:
-        task = self.tasks.get(TaskId(delivery.batch.topic, delivery.batch.partition))
-        if task is None or delivery.token != self.token or task.state is not TaskState.RUNNING:
-            return None
-        return task
-
-    async def _run(self, task: Task, batch: RecordBatch, delivery: Delivery) -> None:
-        """Run the step; when it fails, do as the agent's failure policy says."""
-        policy = task.spec.on_failure
-        for wait_s in (*(RETRY_WAITS_S if policy is FailurePolicy.RETRY else ()), None):
-            last = wait_s is None
-            try:
-                return self._run_once(task, batch, last and policy is not FailurePolicy.STOP)
-            except StepFailedError as exc:
-                if wait_s is None:
-                    logger.exception("%s stops", task.id)
-                    return task.halt(str(exc))
-                logger.warning("%s; again in %.0f s", exc, wait_s)
-                await asyncio.sleep(wait_s)
-                if self._running(delivery) is not task:
-                    return None
-        return None
-
-    def _run_once(self, task: Task, batch: RecordBatch, isolate: bool) -> None:
-        now_ms, began = self.clock.now_ms(), self.clock.monotonic()
-        if task.dirty_since_ms == 0:
-            task.dirty_since_ms = now_ms
-        most = self.config.record_bytes_max
-        try:
-            for part, effects in run_step(task.spec.step, batch, task, now_ms, most, isolate):
-                self._filling.apply(task, effects, now_ms, part)
-                self.commits.work.set()
-        except StepFailedError:
-            raise
-        except Exception as exc:  # noqa: BLE001 - half applied effects may not be kept
-            self.commit_failed(as_failure(exc))
-        task.batch_size.observe(len(batch), self.clock.monotonic() - began)
-
-    def tick(self) -> None:
-        """Wall-clock work of every running task; call once a second."""
-        now_ms = self.clock.now_ms()
-        try:
-            for task in self.tasks.values():
-                if task.state is TaskState.RUNNING and task.spec.tick is not None:
-                    effects = task.spec.tick(task.id.partition, task, now_ms)
-                    if effects != Effects():
-                        self._filling.apply(task, effects, now_ms, None)
-                        self.commits.work.set()
-        except Exception as exc:  # noqa: BLE001 - half applied effects may not be kept
-            self.commit_failed(as_failure(exc))
-        if self._filling.waiting or any(task.time_due for task in self.tasks.values()):
-            self.commits.work.set()
+    async def tick(self) -> None:
+        """Wall-clock work; call once a second."""
+        await self._work.tick()
 
     # -- epochs ----------------------------------------------------------------------------
 
+    async def on_time(self) -> None:
+        """Give event time its say in the open epoch."""
+        await self._work.on_time()
+
     def take(self) -> Epoch | None:
-        """Freeze the open epoch, once event time has had its say in it."""
-        try:
-            self._filling.on_time(self.clock.now_ms())
-        except Exception as exc:  # noqa: BLE001 - half applied effects may not be kept
-            self.commit_failed(as_failure(exc))
-            return None
+        """Freeze the open epoch."""
         epoch = self._filling.take(self.membership)
+        if epoch is not None:
+            self._lateness.look(epoch, self.tasks, self.flow)
         if any(task.time_due for task in self.tasks.values()):
             self.commits.work.set()
         return epoch
+
+    @property
+    def behind_s(self) -> float:
+        """Seconds that the work which waits will take, at the pace of the last epoch."""
+        return self._lateness.seconds
 
     def stores(self) -> Mapping[TaskId, Store]:
         """Stores of the tasks."""
@@ -298,7 +242,7 @@ class Engine:
     async def _ticks(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            self.tick()
+            await self.tick()
             try:
                 self.watch.look(self.tasks, self.flow, self.starter.progress)
             except Exception:  # what only watches may not end what works

@@ -59,9 +59,8 @@ class Filling:
 
     async def room(self) -> None:
         """Wait until the open epoch can take another batch."""
-        while self._full():
-            self._room.clear()
-            await self._room.wait()
+        self._room.clear()
+        await self._room.wait()
 
     def drop(self) -> None:
         """Forget everything uncommitted, and let whoever waits for room look again."""
@@ -96,13 +95,22 @@ class Filling:
             self._count(task.id.topic, effects)
         held.touched.add(task.id)
 
-    def on_time(self, now_ms: int) -> None:
-        """Run the event-time ticks that are due, in the open epoch."""
-        for task in self._tasks.values():
-            if task.time_due:
-                effects = task.on_time(now_ms)
-                if effects != Effects():
-                    self.apply(task, effects, now_ms, None)
+    def on_tick(self, task: Task, now_ms: int) -> bool:
+        """Run the wall-clock tick of a task in the open epoch; whether it changed anything."""
+        tick = task.spec.tick
+        return tick is not None and self._changed(
+            task, tick(task.id.partition, task, now_ms), now_ms
+        )
+
+    def on_time(self, task: Task, now_ms: int) -> bool:
+        """Run the event-time tick of a task, if it is due; whether it changed anything."""
+        return task.time_due and self._changed(task, task.on_time(now_ms), now_ms)
+
+    def _changed(self, task: Task, effects: Effects, now_ms: int) -> bool:
+        if effects == Effects():
+            return False
+        self.apply(task, effects, now_ms, None)
+        return True
 
     def _count(self, topic: str, effects: Effects) -> None:
         records = self._metrics.records
@@ -117,7 +125,9 @@ class Filling:
         for late in effects.late:
             self._metrics.late.labels(late.table).inc()
 
-    def _full(self) -> bool:
+    @property
+    def full(self) -> bool:
+        """Whether the open epoch can take no other batch."""
         held = self._open
         touched = [self._tasks[task] for task in held.touched]
         return (

@@ -1,7 +1,13 @@
-"""How many records a step is given at once: enough to be fast, few enough to stay quick."""
+"""How much work is done at once: records of a batch, bytes of a turn, time of an epoch. Pure.
+
+What keeps up works in small pieces, so that queries are answered in between and results are
+committed soon. What has fallen behind gains nothing from that: its results are late anyway,
+and larger pieces cost less for each record.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 SIZE_START = 500
@@ -10,6 +16,21 @@ SIZE_MAX = 5_000
 QUICK_S = 0.050
 SLOW_S = 0.100
 GROWTH = 1.1
+
+KEEPS_UP_S = 0.5
+"""Work waiting for less is what comes and goes between two epochs."""
+LATE_SHARE = 4
+"""An epoch delays what waits by at most one part in so many of what it is late already."""
+LATE_SPANS = 10
+"""Commit intervals the longest epoch may take."""
+
+TURN_S = 0.004
+TURN_LATE_S = 0.050
+TURN_SHARE = 40
+TURN_BYTES_MIN = 32 << 10
+"""Some fifty events: work that costs the same for each batch is not done record by record."""
+_SECONDS_PER_BYTE = 1e-8
+_WEIGHT = 0.2
 
 
 @dataclass(slots=True)
@@ -31,3 +52,43 @@ class BatchSize:
             self.records = max(SIZE_MIN, self.records // 2)
         elif seconds < QUICK_S and records >= self.records:
             self.records = min(SIZE_MAX, int(self.records * GROWTH) + 1)
+
+
+@dataclass(slots=True)
+class TurnSize:
+    """Bytes of records that a step works on in one turn of the event loop.
+
+    Records differ in what they hold (an event, or the partials of thousands), so a turn is
+    measured in bytes. What a byte costs is learnt from the turns so far.
+    """
+
+    seconds_per_byte: float = _SECONDS_PER_BYTE
+
+    def size(self, seconds: float) -> int:
+        """Bytes that take about so long; no fewer than :data:`TURN_BYTES_MIN`."""
+        return max(TURN_BYTES_MIN, int(seconds / self.seconds_per_byte))
+
+    def observe(self, size: int, seconds: float) -> None:
+        """Take note of a turn of ``size`` bytes that took ``seconds``."""
+        if size > 0:
+            self.seconds_per_byte += _WEIGHT * (seconds / size - self.seconds_per_byte)
+
+
+def behind_s(elapsed_s: float, taken: Mapping[str, int], waiting: Mapping[str, int]) -> float:
+    """How long what waits will take, at the pace of the last epoch; of the slowest topic.
+
+    ``taken``: records by topic in an epoch of ``elapsed_s``, ``waiting``: those not yet
+    worked on. A topic of which nothing was taken has no pace and says nothing.
+    """
+    times = (elapsed_s * waiting.get(topic, 0) / records for topic, records in taken.items())
+    return max(times, default=0.0)
+
+
+def epoch_s(normal_s: float, interval_s: float, late_s: float) -> float:
+    """How long an epoch stays open: ``normal_s``, or longer when work is ``late_s`` behind."""
+    return max(normal_s, min(LATE_SPANS * interval_s, (late_s - KEEPS_UP_S) / LATE_SHARE))
+
+
+def turn_s(late_s: float) -> float:
+    """How long a step may hold the event loop when work is ``late_s`` behind."""
+    return min(TURN_LATE_S, max(TURN_S, (late_s - KEEPS_UP_S) / TURN_SHARE))

@@ -11,7 +11,7 @@ from app.engine.effects import Effects
 from app.engine.epoch import TaskCommit, TaskId
 from app.engine.lanes import Lanes
 from app.engine.layers import Layers
-from app.engine.pacing import BatchSize
+from app.engine.pacing import BatchSize, TurnSize
 from app.engine.reading import Reading
 from app.engine.spec import AgentSpec
 from app.engine.store import Store
@@ -54,6 +54,7 @@ class Task:
         self.dirty_since_ms = 0
         self.in_flight_since_ms = 0
         self.batch_size = BatchSize()
+        self.turn_size = TurnSize()
         self.reading = Reading()
         self.halted_by = ""
         self._time_ticks = 0

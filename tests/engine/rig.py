@@ -33,7 +33,7 @@ from app.engine.starts import Start, Starter
 from app.engine.task import Task
 from app.engine.transaction import CommitFailedError, Writer, Written
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 """Only a broken engine waits this long."""
 
 MEMBERSHIP = Membership("group", 3, "member-1")
@@ -222,6 +222,7 @@ class RecordingFlow:
 
     def __init__(self) -> None:
         self.holds = 0
+        self.ends: dict[TaskId, int] = {}
         self._released: asyncio.Queue[Mapping[TaskId, int]] = asyncio.Queue()
 
     def hold(self) -> None:
@@ -233,8 +234,8 @@ class RecordingFlow:
     def fetched(self, task: TaskId) -> int | None:  # noqa: ARG002
         return None
 
-    def end(self, task: TaskId) -> int | None:  # noqa: ARG002
-        return None
+    def end(self, task: TaskId) -> int | None:
+        return self.ends.get(task)
 
     def appended(self, task: TaskId) -> LogEnd | None:  # noqa: ARG002
         return None
@@ -308,7 +309,8 @@ class Rig:
     async def feed(self, records: RecordBatch, token: int | None = None) -> None:
         """Deliver a batch, by default under the current token."""
         under = self.engine.token if token is None else token
-        await self.engine.process(Delivery(records, under, 0))
+        size = sum(len(value or b"") for value in records.values)
+        await self.engine.process(Delivery(records, under, size))
 
     async def commit(self) -> bool:
         """Commit what is open."""

@@ -14,7 +14,6 @@ from app.engine.epoch import TaskId
 from app.engine.layers import ROW_OVERHEAD_BYTES
 from app.engine.store import DECODED_FACTOR
 from tests.engine.rig import (
-    MEMBERSHIP,
     PATIENCE_S,
     SOURCE,
     Rig,
@@ -154,7 +153,7 @@ async def test_a_tick_rides_in_an_epoch_and_moves_no_position(tmp_path: Path) ->
     await rig.start()
     await rig.feed(batch([b"old", b"new"]))
     await rig.commit()
-    rig.engine.tick()
+    await rig.engine.tick()
     assert (rig.working(b"old"), rig.committed(b"old")) == (None, 1)
     await rig.commit()
     assert rig.writer.epochs[-1].tasks[SOURCE].position == 2
@@ -165,7 +164,7 @@ async def test_a_tick_rides_in_an_epoch_and_moves_no_position(tmp_path: Path) ->
 async def test_a_tick_that_changes_nothing_makes_no_epoch(tmp_path: Path) -> None:
     rig = Rig(tmp_path, [counting_agent(tick=lambda _partition, _view, _now: Effects())])
     await rig.start()
-    rig.engine.tick()
+    await rig.engine.tick()
     await rig.commit()
     assert rig.writer.epochs == []
     await rig.engine.close()
@@ -179,12 +178,10 @@ async def test_only_running_partitions_are_ticked(tmp_path: Path) -> None:
         return Effects()
 
     rig = Rig(tmp_path, [counting_agent(tick=tick)])
-    await rig.engine.assign([SOURCE], MEMBERSHIP)
-    rig.engine.tick()
-    assert ticked == []
-    await rig.flow.released()
-    rig.engine.tick()
-    assert ticked == [0]
+    await rig.start(SOURCE, TaskId("source", 1))
+    rig.engine.tasks[SOURCE].halt("poison")
+    await rig.engine.tick()
+    assert ticked == [1]
     await rig.engine.close()
 
 

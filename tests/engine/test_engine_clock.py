@@ -91,7 +91,7 @@ async def test_no_tick_and_no_step_sees_a_clock_that_was_wrong_for_a_while(
     for number, jump_ms in enumerate((HOUR_MS, -HOUR_MS)):
         rig.clock.ms += jump_ms
         rig.clock.advance(1.0)
-        rig.engine.tick()
+        await rig.engine.tick()
         await rig.feed(batch([b"a"], number))
     assert told == [began + 1_000] * 2 + [began + 2_000] * 2
     await rig.engine.close()

@@ -321,7 +321,7 @@ async def test_marks_held_back_are_broadcast_without_another_record(tmp_path: Pa
     await rig.commit()
     assert len(rig.writer.epochs) == 2
     rig.clock.advance(1.0)
-    rig.engine.tick()
+    await rig.engine.tick()
     assert rig.engine.commits.work.is_set()
     await rig.commit()
     taken = the_partials(rig.writer.epochs[-1])
@@ -337,7 +337,7 @@ async def test_a_lane_that_falls_idle_is_broadcast_as_idle(tmp_path: Path) -> No
     await rig.feed(batch([b"100"]))
     await rig.commit()
     rig.clock.advance(31.0)
-    rig.engine.tick()
+    await rig.engine.tick()
     await rig.commit()
     taken = the_partials(rig.writer.epochs[-1])
     assert taken.broadcast
@@ -381,7 +381,7 @@ async def test_that_a_lane_is_gone_is_told_in_the_epoch_that_commits_it(tmp_path
     await rig.feed(batch([b"101"], 1))
     await rig.commit()  # a broadcast: the next is due in a second
     rig.clock.advance(0.5)
-    rig.engine.tick()
+    await rig.engine.tick()
     await rig.commit()
     taken = the_partials(rig.writer.epochs[-1])
     assert "file-1" not in rig.writer.committed(SOURCE).lanes.by_id
@@ -402,7 +402,7 @@ async def test_an_event_time_tick_that_is_still_due_makes_an_epoch_of_its_own(
     rig = Rig(tmp_path, [counting_agent(on_time=on_time)])
     await rig.start()  # what was to be done when the partition was lost is not known
     rig.engine.commits.work.clear()
-    rig.engine.tick()
+    await rig.engine.tick()
     assert rig.engine.commits.work.is_set()
     for _ in range(3):
         await rig.commit()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engine import engine as engine_module
+from app.engine import work as work_module
 from app.engine.batch import RecordBatch
 from app.engine.effects import Effects, Output, View
 from app.engine.pacing import SIZE_MAX, SIZE_MIN, SIZE_START, SLOW_S, BatchSize
@@ -46,7 +46,7 @@ def huge_step(records: RecordBatch, view: View, now_ms: int) -> Effects:
 async def test_a34_6_a_retried_step_that_recovers_loses_and_rejects_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "RETRY_WAITS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(work_module, "RETRY_WAITS_S", (0.0, 0.0, 0.0))
     agent = counting_agent(step=Fickle(2), on_failure=FailurePolicy.RETRY)
     rig = Rig(tmp_path, [agent])
     await rig.start()
@@ -61,7 +61,7 @@ async def test_a34_6_a_retried_step_that_recovers_loses_and_rejects_nothing(
 async def test_a34_6_a_step_that_goes_on_failing_dead_letters_the_poison_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: FailurePolicy
 ) -> None:
-    monkeypatch.setattr(engine_module, "RETRY_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(work_module, "RETRY_WAITS_S", (0.0, 0.0))
     rig = Rig(tmp_path, [counting_agent(step=poison_step, on_failure=policy)])
     await rig.start()
     await rig.feed(batch([b"a", b"poison", b"b"]))

@@ -127,7 +127,7 @@ async def test_a_tick_that_raises_does_not_end_the_engine(tmp_path: Path) -> Non
 
     rig = Rig(tmp_path, [counting_agent(tick=tick)])
     await rig.start()
-    rig.engine.tick()
+    await rig.engine.tick()
     assert await rig.flow.released() == {SOURCE: 0}
     await rig.engine.close()
 

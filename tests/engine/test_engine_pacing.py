@@ -1,0 +1,127 @@
+"""How much is done at once: small pieces while a worker keeps up, larger ones while it is late."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.engine import filling
+from app.engine.batch import RecordBatch
+from app.engine.effects import Effects, View
+from app.engine.pacing import (
+    KEEPS_UP_S,
+    LATE_SHARE,
+    LATE_SPANS,
+    TURN_BYTES_MIN,
+    TURN_LATE_S,
+    TURN_S,
+    TurnSize,
+    behind_s,
+    epoch_s,
+    turn_s,
+)
+from tests.engine.rig import PATIENCE_S, SOURCE, Rig, batch, count_step, counting_agent
+
+INTERVAL_S = 0.1
+times = st.floats(0, 1e6)
+
+
+def test_what_waits_takes_as_long_as_the_slowest_topic_says() -> None:
+    taken, waiting = {"events": 1_000, "partials": 10}, {"events": 5_000, "partials": 80}
+    assert behind_s(0.5, taken, waiting) == 4.0
+
+
+def test_a_topic_of_which_nothing_was_taken_says_nothing() -> None:
+    assert behind_s(0.5, {"events": 100}, {"events": 0, "halted": 1_000_000}) == 0.0
+    assert behind_s(0.5, {}, {"events": 7}) == 0.0
+
+
+@given(times)
+def test_who_keeps_up_commits_as_usual(normal: float) -> None:
+    assert epoch_s(normal, INTERVAL_S, 0.0) == normal
+    assert epoch_s(normal, INTERVAL_S, KEEPS_UP_S) == normal
+    assert turn_s(KEEPS_UP_S) == TURN_S
+
+
+@given(times, times)
+def test_an_epoch_and_a_turn_are_never_longer_than_their_bounds(late: float, more: float) -> None:
+    span = epoch_s(0.01, INTERVAL_S, late)
+    assert 0.01 <= span <= LATE_SPANS * INTERVAL_S
+    assert span <= max(0.01, late / LATE_SHARE)
+    assert TURN_S <= turn_s(late) <= TURN_LATE_S
+    assert epoch_s(0.01, INTERVAL_S, late + more) >= span
+    assert turn_s(late + more) >= turn_s(late)
+
+
+def test_a_turn_holds_what_it_has_time_for() -> None:
+    turn = TurnSize()
+    for _ in range(60):
+        turn.observe(1_000_000, 0.1)
+    assert turn.size(0.05) == pytest.approx(500_000, rel=0.01)
+    assert turn.size(0.0001) == TURN_BYTES_MIN
+
+
+@given(st.lists(st.tuples(st.integers(0, 1 << 30), st.floats(0, 1e3))), st.floats(1e-4, 1))
+def test_a_turn_is_never_empty(seen: list[tuple[int, float]], seconds: float) -> None:
+    turn = TurnSize()
+    for size, took_s in seen:
+        turn.observe(size, took_s)
+        assert turn.size(seconds) >= TURN_BYTES_MIN
+
+
+async def test_fat_records_are_worked_on_one_by_one(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    def step(records: RecordBatch, view: View, now_ms: int) -> Effects:
+        sizes.append(len(records))
+        return count_step(records, view, now_ms)
+
+    rig = Rig(tmp_path, (counting_agent(step=step),))
+    await rig.start()
+    await rig.feed(batch([b"x" * (1 << 20)] * 3))
+    assert sizes == [1, 1, 1]
+    await rig.feed(batch([b"x"] * 40, 3))
+    assert sizes == [1, 1, 1, 40]
+    await rig.engine.close()
+
+
+async def test_a_worker_that_is_late_keeps_its_epoch_open(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.start()
+    assert rig.engine.behind_s == 0.0
+    await rig.feed(batch([b"a"] * 100))
+    rig.flow.ends[SOURCE] = 10_100
+    rig.clock.advance(0.2)
+    assert await rig.commit()
+    assert rig.engine.behind_s == pytest.approx(20.0, rel=0.1)
+    await rig.feed(batch([b"a"] * 10_000, 100))
+    rig.clock.advance(0.2)
+    assert await rig.commit()
+    assert rig.engine.behind_s == 0.0
+    await rig.engine.close()
+
+
+async def test_a_full_epoch_is_committed_at_once_however_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filling, "OPEN_SIZE_MAX", 3)
+    # Nobody waits for an epoch of ten minutes: only one that is full ends before its time.
+    rig = Rig(tmp_path, changes={"commit_interval_s": 60.0})
+    await rig.start()
+    await rig.feed(batch([b"a"]))
+    rig.flow.ends[SOURCE] = 1_000_000
+    rig.clock.advance(0.1)
+    assert await rig.commit()
+    assert rig.engine.behind_s > 10_000
+    committing = asyncio.create_task(rig.engine.commits.run())
+    await rig.feed(batch([b"b", b"c", b"d", b"e"], 1))
+    async with asyncio.timeout(PATIENCE_S):
+        await rig.feed(batch([b"f"], 5))
+    assert await rig.commit()
+    committing.cancel()
+    assert [epoch.tasks[SOURCE].position for epoch in rig.writer.epochs] == [1, 5, 6]
+    await rig.engine.close()
