@@ -27,9 +27,6 @@ class PreparedWorker(faust.Worker):
             sys.exit(f"headrace: {exc}")
         # Batches live briefly and hold no cycles: collecting less often nearly doubles delivery.
         gc.set_threshold(100_000, 50, 100)
-        # A query takes the interpreter some ten times; with the default of 5 ms it would wait
-        # so long each time that the thread which writes an epoch, or the one that fetches, runs.
-        sys.setswitchinterval(0.0005)
         # A query takes the interpreter some ten times; with the default of 5 ms it would wait so
         # long each time that the thread which writes an epoch, or the one that fetches, runs.
         sys.setswitchinterval(0.0005)
