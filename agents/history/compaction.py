@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agents.history.files import publish, set_aside, stage
+from agents.history.groups import row_groups
 from tables.history.datasets import Dataset
 from tables.history.duck import open_duck
 from tables.history.folder import DatasetFolder
@@ -85,9 +86,10 @@ def _merge(folder: DatasetFolder, dataset: Dataset, group: Sequence[HistoryFile]
 
     def write(writer: pq.ParquetWriter) -> None:
         nonlocal written
-        for batch in connection.sql(sql, params=parameters).to_arrow_reader(BATCH):
-            written += batch.num_rows
-            writer.write_table(pa.Table.from_batches([batch]).cast(dataset.schema))
+        batches = connection.sql(sql, params=parameters).to_arrow_reader(BATCH)
+        for rows in row_groups(batches, dataset.key):
+            written += rows.num_rows
+            writer.write_table(rows.cast(dataset.schema))
 
     target = merged(group)
     with open_duck(folder.path, threads=1, spill=folder.path / ".spill") as connection:

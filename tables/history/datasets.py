@@ -130,6 +130,11 @@ class Dataset:
     """``take(key, value, append_ms)``; raises :class:`NotARowError`."""
 
     @property
+    def key(self) -> tuple[str, ...]:
+        """Columns that say whose row it is: ``sort`` begins with them."""
+        return self.sort[:2]
+
+    @property
     def columns(self) -> list[str]:
         """Names of the columns after ``offset``."""
         return list(self.schema.names[1:])

@@ -59,6 +59,43 @@ def question(
     asked: Asked, pieces: Sequence[Piece], folder: DatasetFolder
 ) -> tuple[str, list[Parameter]]:
     """SQL and parameters over the pieces (>= 1)."""
+    name, start = asked.dataset.name, asked.dataset.start
+    found, parameters = _found(asked, pieces, folder)
+    chosen = "SELECT * FROM found"
+    if name == SESSIONS.name:
+        chosen += ' WHERE "id" NOT IN (SELECT unnest("supersedes") FROM found)'
+    down = "" if asked.limit is None else " DESC"
+    order = ", ".join(f'"{column}"{down}' for column in _ORDER[name])
+    columns = ", ".join(f'"{column}"' for column in asked.columns)
+    sql = (
+        f"WITH found AS (SELECT * {found}), "  # noqa: S608 - names of columns and placeholders
+        f"latest AS ({chosen} QUALIFY row_number() OVER ({_LATEST[name]}) = 1) "
+        f'SELECT {columns} FROM latest WHERE "{start}" >= ? ORDER BY {order}'
+    )
+    parameters.append(asked.from_ms)
+    if asked.limit is not None:
+        sql += " LIMIT ?"
+        parameters.append(asked.limit)
+    return sql, parameters
+
+
+def unsorted_question(
+    asked: Asked, pieces: Sequence[Piece], folder: DatasetFolder, rows_max: int
+) -> tuple[str, list[Parameter]]:
+    """SQL for the rows as the files hold them, all revisions, at most ``rows_max`` of them.
+
+    Sorting and choosing revisions in SQL costs more than reading, and most windows have but
+    one. ``asked.limit`` is left to who reads them.
+    """
+    found, parameters = _found(asked, pieces, folder)
+    columns = ", ".join(f'"{column}"' for column in asked.columns)
+    return f"SELECT {columns} {found} LIMIT ?", [*parameters, rows_max]
+
+
+def _found(
+    asked: Asked, pieces: Sequence[Piece], folder: DatasetFolder
+) -> tuple[str, list[Parameter]]:
+    """What the rows of the question are chosen from: SQL from its FROM on."""
     name, schema = asked.dataset.name, asked.dataset.schema
     unknown = [column for column in (*asked.equal, *asked.columns) if column not in schema.names]
     if unknown:
@@ -72,22 +109,7 @@ def question(
     # and what is left of them must begin in it.
     where.append(f'"{"end" if name == SESSIONS.name else start}" >= ?')
     parameters += [asked.to_ms, asked.from_ms]
-    chosen = "SELECT * FROM found"
-    if name == SESSIONS.name:
-        chosen += ' WHERE "id" NOT IN (SELECT unnest("supersedes") FROM found)'
-    down = "" if asked.limit is None else " DESC"
-    order = ", ".join(f'"{column}"{down}' for column in _ORDER[name])
-    columns = ", ".join(f'"{column}"' for column in asked.columns)
-    sql = (
-        f"WITH found AS (SELECT * FROM ({source}) WHERE {' AND '.join(where)}), "  # noqa: S608 - names of columns and placeholders
-        f"latest AS ({chosen} QUALIFY row_number() OVER ({_LATEST[name]}) = 1) "
-        f'SELECT {columns} FROM latest WHERE "{start}" >= ? ORDER BY {order}'
-    )
-    parameters.append(asked.from_ms)
-    if asked.limit is not None:
-        sql += " LIMIT ?"
-        parameters.append(asked.limit)
-    return sql, parameters
+    return f"FROM ({source}) WHERE {' AND '.join(where)}", parameters
 
 
 def rows_of(pieces: Sequence[Piece], folder: Path) -> tuple[str, list[Parameter]]:

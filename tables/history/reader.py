@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import duckdb
 import msgspec
+import pyarrow as pa
 
+from tables.history.columns import codes_of, latest, windows_of
 from tables.history.datasets import (
     DATASETS,
     ENTITIES,
@@ -27,19 +28,25 @@ from tables.history.duck import open_duck
 from tables.history.folder import DatasetFolder, dataset_folder
 from tables.history.names import HistoryFile
 from tables.history.parquet import defect
-from tables.history.query import Asked, concerns, question
-from tables.history.ranges import cover
+from tables.history.query import Asked, concerns, question, unsorted_question
+from tables.history.ranges import Piece, cover
 
 logger = logging.getLogger(__name__)
 
 ROWS_MAX: Final = 50_000
 """Rows of one answer: a month of minutes."""
+UNSORTED_MAX: Final = 2 * ROWS_MAX
+"""Rows read to choose the revisions of an answer's windows from; where there are more, SQL does."""
 TIME_MAX_S: Final = 5.0
 THREADS: Final = 2
 ATTEMPTS: Final = 3
 BAD_MAX: Final = 1_024
 """Unreadable files remembered; where there are more, the oldest are looked at again."""
 
+_T = TypeVar("_T")
+_Window = TypeVar("_Window", bound=ColdWindow)
+_Duck: TypeAlias = duckdb.DuckDBPyConnection
+_Read: TypeAlias = Callable[[_Duck, Sequence[Piece], DatasetFolder], _T]
 _Stamp: TypeAlias = tuple[int, int]
 Cells: TypeAlias = tuple[Any, ...]
 """A row as DuckDB gives it: types are those of the dataset's columns."""
@@ -76,18 +83,34 @@ class History:
         self, name: str, key: str, from_ms: int, to_ms: int, limit: int = ROWS_MAX
     ) -> list[ColdWindow]:
         """Closed windows of one key."""
-        rows = self.ask(
-            Asked(
-                WINDOWS,
-                from_ms,
-                to_ms,
-                ColdWindow.__struct_fields__,
-                {"name": name, "key": key},
-                f"{name}/{key}".encode(),
-                limit,
-            )
+        return self.windows_as(ColdWindow, name, key, from_ms, to_ms, limit)
+
+    def windows_as(
+        self, make: type[_Window], name: str, key: str, from_ms: int, to_ms: int, limit: int
+    ) -> list[_Window]:
+        """As :meth:`windows`, each made as what its asker needs."""
+        fields = ColdWindow.__struct_fields__
+        asked = Asked(
+            WINDOWS,
+            from_ms,
+            to_ms,
+            (*fields, "offset"),
+            {"name": name, "key": key},
+            f"{name}/{key}".encode(),
+            limit,
         )
-        return [ColdWindow(*(*row[:-1], _codes(row[-1]))) for row in rows]
+
+        def read(cursor: _Duck, pieces: Sequence[Piece], folder: DatasetFolder) -> pa.Table:
+            sql, parameters = unsorted_question(asked, pieces, folder, UNSORTED_MAX)
+            return cursor.sql(sql, params=parameters).to_arrow_table()
+
+        found = self._ask(asked, read)
+        if found is None:
+            return []
+        if found.num_rows < UNSORTED_MAX:
+            return windows_of(latest(found, limit).select(fields), make)
+        rows = ((*row[:-2], codes_of(row[-2])) for row in self.ask(asked))
+        return [make(*row) for row in rows]
 
     def sessions(
         self, type_: str, user: str | None, from_ms: int, to_ms: int, limit: int = ROWS_MAX
@@ -130,6 +153,17 @@ class History:
 
     def ask(self, asked: Asked) -> list[Cells]:
         """The rows of an answer, oldest first, as tuples of its columns."""
+
+        def read(cursor: _Duck, pieces: Sequence[Piece], folder: DatasetFolder) -> list[Cells]:
+            sql, parameters = question(asked, pieces, folder)
+            return cursor.execute(sql, parameters).fetchall()[::-1]
+
+        return self._ask(asked, read) or []
+
+    def _ask(
+        self, asked: Asked, read: Callable[[_Duck, list[Piece], DatasetFolder], _T]
+    ) -> _T | None:
+        """What ``read`` makes of the files that may hold the answer; None: there are none."""
         if asked.limit is None or not 1 <= asked.limit <= ROWS_MAX:
             raise HistoryError(f"limit must be from 1 to {ROWS_MAX}, not {asked.limit}")
         folder = self._folders[asked.dataset.name]
@@ -138,10 +172,10 @@ class History:
             files = [file for file in folder.files() if concerns(asked, file)]
             files = [file for file in files if not self._known_bad(folder.file(file))]
             if not files:
-                return []
-            sql, parameters = question(asked, cover(files), folder)
+                return None
             try:
-                rows = self._run(sql, parameters)
+                with self._cursor() as cursor:
+                    return read(cursor, cover(files), folder)
             except duckdb.InterruptException as exc:
                 raise HistoryTimeoutError(
                     f"history took longer than {self._time_max_s:g} s: ask for a shorter range"
@@ -149,8 +183,6 @@ class History:
             except duckdb.Error as exc:
                 why = str(exc).partition("\n")[0]
                 self._look_for_bad(asked.dataset, folder, files)
-            else:
-                return rows[::-1]
         raise HistoryError(f"history cannot be read: {why}")
 
     def close(self) -> None:
@@ -160,7 +192,9 @@ class History:
                 self._duck.close()
                 self._duck = None
 
-    def _run(self, sql: str, parameters: Sequence[object]) -> list[Cells]:
+    @contextlib.contextmanager
+    def _cursor(self) -> Iterator[_Duck]:
+        """A cursor of its own, interrupted when it is used for too long."""
         with self._lock:
             if self._duck is None:
                 self._duck = open_duck(self._folder, threads=THREADS)
@@ -169,7 +203,7 @@ class History:
         alarm.daemon = True
         alarm.start()
         try:
-            return cursor.execute(sql, parameters).fetchall()
+            yield cursor
         finally:
             alarm.cancel()
             # An interrupt must not reach into a closed cursor.
@@ -216,9 +250,3 @@ def _stamp(path: Path) -> _Stamp | None:
 def _entity(*cells: Any) -> ColdEntityEvent:
     event = ColdEntityEvent(*cells)
     return msgspec.structs.replace(event, attributes=msgspec.Raw(cells[5].encode()))
-
-
-@lru_cache(maxsize=4_096)
-def _codes(text: str | None) -> dict[str, int] | None:
-    """Few codes in few combinations: most rows have the text of another."""
-    return None if text is None else msgspec.json.decode(text, type=dict[str, int])

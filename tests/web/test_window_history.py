@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tables.history.datasets import WINDOWS
+from tables.windows.answer import WindowAnswer, window_answer
 from tests.history.rows import archive, window
 from tests.web.fakes import MINUTE, NOW, SPEC, cluster_of, running_worker, stats_of
+from web.queries.archive import ENCODED_AT_ONCE, ColdAnswer, document, spanned
 
 KEY = "/cart"
 PATH = f"/api/v1/windows/{SPEC.name}/{quote(KEY, safe='')}"
@@ -87,3 +92,31 @@ async def test_a_span_of_more_than_a_month_of_minutes_is_a_400_with_the_limit(
         problem = await worker.json(f"{PATH}?from=-40d", 400)
     assert problem["errors"][0]["field"] == "to"
     assert "44640 windows" in problem["detail"]
+
+
+starts = st.sets(st.integers(0, 60))
+
+
+def hot_window(start: int) -> WindowAnswer:
+    (answer,) = window_answer(SPEC, [(start, stats_of([1.0]))], {})
+    return answer
+
+
+@given(starts, starts)
+def test_state_and_history_are_one_list_in_order_in_which_state_wins(
+    hot: set[int], cold: set[int]
+) -> None:
+    rows = spanned(
+        [hot_window(start) for start in sorted(hot)],
+        [ColdAnswer(start, start + 1, 1, 9) for start in sorted(cold)],
+    )
+    assert [(row.start, row.source) for row in rows] == [
+        (start, "hot" if start in hot else "cold") for start in sorted(hot | cold)
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, ENCODED_AT_ONCE, 2 * ENCODED_AT_ONCE + 1])
+def test_a_document_encoded_in_parts_is_that_encoded_at_once(count: int) -> None:
+    rows = [ColdAnswer(start, start + 1, 1, 9) for start in range(count)]
+    head = {"name": "ü", "sources": {"cold": count}}
+    assert document(head, rows) == msgspec.json.encode({**head, "windows": rows})

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 
 from tables.history.datasets import ArchivedSession, ColdEntityEvent, ColdWindow
 from tables.history.reader import History, HistoryError, HistoryTimeoutError
-from tables.history.span import Place, span
+from tables.history.span import HOT, Place, span
 from tables.windows.answer import WindowAnswer
 from tables.windows.spec import WindowSpec
 from web.problem import Kind, ProblemError
@@ -18,6 +19,8 @@ from web.queries.times import TimeRange, refusal
 
 SPAN_MAX: Final = 44_640
 """Windows of an answer that reaches into the history: a month of minutes."""
+ENCODED_AT_ONCE: Final = 1_000
+"""Windows: about a millisecond."""
 ASKED_AT_ONCE: Final = 2
 WAITING_MAX: Final = 16
 RETRY_AFTER_S: Final = 2
@@ -41,25 +44,26 @@ class Archive:
         self._waiting = 0
 
     async def windows(
-        self, spec: WindowSpec, key: str, wanted: TimeRange, hot: Sequence[WindowAnswer]
-    ) -> tuple[bytes, dict[str, int]]:
-        """JSON of the windows of a key in a range, hot ones as given, and how many are which.
+        self,
+        spec: WindowSpec,
+        key: str,
+        wanted: TimeRange,
+        hot: Sequence[WindowAnswer],
+        head: Mapping[str, object],
+    ) -> tuple[bytes, bool]:
+        """JSON of ``head`` with the windows of a key in a range, and whether there are any.
 
-        Each says its ``source``. Raises a 503 :class:`ProblemError` when the history does
-        not answer.
+        Each of them says its ``source``, and ``sources`` how many are which; ``hot`` ones are
+        told as given. Raises a 503 :class:`ProblemError` when the history does not answer.
         """
         from_ms, to_ms = wanted.from_ms or 0, wanted.to_ms
         assert to_ms is not None  # noqa: S101 - for the type checker
 
-        def read() -> tuple[bytes, dict[str, int]]:
-            found = self._history.windows(spec.name, key, from_ms, to_ms, SPAN_MAX)
-            cold = [ColdAnswer(*msgspec.structs.astuple(each)) for each in found]
-            rows = [
-                msgspec.structs.replace(row, source=place) if isinstance(row, WindowAnswer) else row
-                for place, row in span(hot, cold, _start_of_hot, _start_of_cold)
-            ]
-            held = {"hot": len(hot), "cold": len(rows) - len(hot)}
-            return msgspec.json.encode(rows), held
+        def read() -> tuple[bytes, bool]:
+            cold = self._history.windows_as(ColdAnswer, spec.name, key, from_ms, to_ms, SPAN_MAX)
+            rows = spanned(hot, cold)
+            sources = {"hot": len(hot), "cold": len(rows) - len(hot)}
+            return document({**head, "sources": sources}, rows), bool(rows)
 
         return await self._ask(read)
 
@@ -94,11 +98,18 @@ def _busy(reason: str) -> ProblemError:
     return ProblemError(Kind.UNAVAILABLE, reason, retry_after_s=RETRY_AFTER_S)
 
 
-def _start_of_hot(window: WindowAnswer) -> int:
-    return window.start
+def spanned(
+    hot: Sequence[WindowAnswer], cold: Sequence[ColdAnswer]
+) -> list[WindowAnswer | ColdAnswer]:
+    """Both, each in order of time, as one; only where they meet is looked at row by row."""
+    told = [msgspec.structs.replace(row, source=HOT) for row in hot]
+    since = bisect_left(cold, told[0].start, key=_start) if told else len(cold)
+    rows: list[WindowAnswer | ColdAnswer] = list(cold[:since])
+    rows += (row for _, row in span(told, cold[since:], _start, _start))
+    return rows
 
 
-def _start_of_cold(window: ColdWindow) -> int:
+def _start(window: WindowAnswer | ColdAnswer) -> int:
     return window.start
 
 
@@ -108,6 +119,12 @@ def reaches_back(spec: WindowSpec, wanted: TimeRange, now_ms: int) -> bool:
     return spec.closes and from_ms is not None and from_ms < now_ms - spec.retention_ms
 
 
-def document(head: dict[str, Any], windows: bytes) -> bytes:
-    """The answer: ``head`` with the encoded ``windows``."""
-    return msgspec.json.encode({**head, "windows": msgspec.Raw(windows)})
+def document(head: Mapping[str, object], windows: Sequence[object]) -> bytes:
+    """JSON of ``head`` with the ``windows``, encoded in parts: a month of them takes a while.
+
+    An encoder lets no other thread run, and so neither the event loop.
+    """
+    parts = range(0, len(windows), ENCODED_AT_ONCE)
+    rows = (msgspec.json.encode(windows[at : at + ENCODED_AT_ONCE])[1:-1] for at in parts)
+    encoded = msgspec.json.encode({**head, "windows": ()})
+    return b"%b%b]}" % (encoded[:-2], b",".join(rows))

@@ -18,7 +18,7 @@ from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats
 from web.peers import PeerError, Peers
 from web.problem import Kind, ProblemError, json_response
-from web.queries.archive import SPAN_MAX, Archive, document, reaches_back
+from web.queries.archive import SPAN_MAX, Archive, reaches_back
 from web.queries.panes import lane_marks, newest_panes, newest_windows, revisions
 from web.queries.params import (
     Consistency,
@@ -192,12 +192,10 @@ class WindowQueries:
         }
         if not asked.back:
             return json_response({**head, "windows": windows})
-        body, sources = await self._archive.windows(spec, key, asked.wanted, windows)
-        if not any(sources.values()) and not self._knows(open_table, key):
+        body, known = await self._archive.windows(spec, key, asked.wanted, windows, head)
+        if not known and not self._knows(open_table, key):
             return None
-        return web.Response(
-            body=document({**head, "sources": sources}, body), content_type="application/json"
-        )
+        return web.Response(body=body, content_type="application/json")
 
     @staticmethod
     def _knows(open_table: OpenTable, key: str) -> bool:
