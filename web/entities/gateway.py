@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 from uuid import uuid4
@@ -16,20 +15,19 @@ from tables.entities.event import EntityEvent, check_id, encode_event, entity_ke
 from tables.entities.spec import EntitySpecs
 from web.entities.cache import AnswerCache
 from web.gateway.body import read_body
-from web.gateway.limits import TokenBucket
-from web.gateway.producer import IngestUnavailable
+from web.gateway.intake import Intake
 from web.problem import ItemError, Kind, ProblemError, json_response
 
 TOPIC: Final = "entity-events"
 REQUESTS_MAX: Final = 64
-"""Requests being read or acknowledged at once: with 1 MiB each, the memory they can take."""
+"""Requests being read or acknowledged at once."""
 
 
 class RecordSink(Protocol):
     """Where accepted events go; returns once they are durable."""
 
     async def produce(self, topic: str, records: Sequence[tuple[bytes, bytes]]) -> None:
-        """Write all, or raise :class:`IngestUnavailable`."""
+        """Write all, or raise :class:`~web.gateway.producer.IngestUnavailable`."""
         ...
 
 
@@ -54,24 +52,24 @@ class EntityGateway:
         self._specs = specs
         self._clock = clock
         self._cache = cache
-        self._bucket = TokenBucket(rate, clock())
-        self._requests = 0
-        self._throttled = Counter(
-            "entity_events_throttled", "Changes of entities answered 429", registry=registry
+        self._intake = Intake(
+            "changes",
+            again="send the change again, with the same event id and timestamp",
+            rate=rate,
+            requests_max=REQUESTS_MAX,
+            clock=clock,
+            throttled=Counter(
+                "entity_events_throttled", "Changes of entities answered 429", registry=registry
+            ),
         )
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one request; raises :class:`ProblemError` for every other end."""
-        if self._requests >= REQUESTS_MAX:
-            raise ProblemError(
-                Kind.UNAVAILABLE, f"{REQUESTS_MAX} requests are under way", retry_after_s=1
-            )
-        self._requests += 1
-        try:
+        with self._intake.request():
             key, event = self._judge(request, await read_body(request))
-            await self._accept(key, event)
-        finally:
-            self._requests -= 1
+            record = (key, encode_event(event))
+            await self._intake.send(1, lambda: self._sink.produce(TOPIC, [record]))
+            self._cache.changed(key, event.version)
         return json_response({"eventId": event.event_id, "version": event.version}, 202)
 
     def _judge(self, request: web.Request, raw: bytes) -> tuple[bytes, EntityEvent]:
@@ -97,24 +95,3 @@ class EntityGateway:
                 if isinstance(event, list):
                     errors += [ItemError(0, each.field, each.reason) for each in event]
         raise ProblemError(Kind.INVALID, "the change is not valid", errors=errors)
-
-    async def _accept(self, key: bytes, event: EntityEvent) -> None:
-        admission = self._bucket.take(1, self._clock())
-        if not admission.admitted:
-            self._throttled.inc()
-            raise ProblemError(
-                Kind.THROTTLED,
-                "this worker accepts fewer changes per second (ingest_rate)",
-                retry_after_s=-(-admission.wait_ms // 1000),
-            )
-        if admission.wait_ms:
-            await asyncio.sleep(admission.wait_ms / 1000)
-        try:
-            await self._sink.produce(TOPIC, [(key, encode_event(event))])
-        except IngestUnavailable as exc:
-            raise ProblemError(
-                Kind.UNAVAILABLE,
-                f"{exc}; send the change again, with the same event id and timestamp",
-                retry_after_s=exc.retry_after_s,
-            ) from exc
-        self._cache.changed(key, event.version)

@@ -5,7 +5,6 @@ body -> items -> canonical events -> admission (token bucket) -> producer -> ans
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -18,14 +17,13 @@ from app.engine.batch import Headers
 from app.models.event import LogEvent
 from app.models.incoming import FieldError, normalise
 from web.gateway.body import read_body
-from web.gateway.limits import TokenBucket
+from web.gateway.intake import Intake
 from web.gateway.parse import BATCH_MAX, BatchTooLongError, MalformedError, Parsed, parse_body
-from web.gateway.producer import IngestUnavailable
 from web.problem import ItemError, Kind, ProblemError, json_response
 
 TOPIC: Final = "application-logs"
 REQUESTS_MAX: Final = 256
-"""Requests being read or acknowledged at once: with 1 MiB each, the memory they can take."""
+"""Requests being read or acknowledged at once."""
 
 _NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
@@ -34,7 +32,7 @@ class EventSink(Protocol):
     """Where accepted events go; returns once they are durable."""
 
     async def send(self, topic: str, events: Sequence[LogEvent], headers: Headers = ()) -> None:
-        """Write all, or raise :class:`IngestUnavailable`."""
+        """Write all, or raise :class:`~web.gateway.producer.IngestUnavailable`."""
         ...
 
 
@@ -98,22 +96,21 @@ class LogsGateway:
         self._sink = sink
         self._clock = clock
         self._new_id = new_id
-        self._bucket = TokenBucket(rate, clock())
-        self._requests = 0
-        self._throttled = Counter("producer_throttled", "Requests answered 429", registry=registry)
+        self._intake = Intake(
+            "events",
+            again="send the events again, with the same event ids",
+            rate=rate,
+            requests_max=REQUESTS_MAX,
+            clock=clock,
+            throttled=Counter("producer_throttled", "Requests answered 429", registry=registry),
+        )
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one request; raises :class:`ProblemError` for every other end."""
-        if self._requests >= REQUESTS_MAX:
-            raise ProblemError(
-                Kind.UNAVAILABLE, f"{REQUESTS_MAX} requests are under way", retry_after_s=1
-            )
-        self._requests += 1
-        try:
+        with self._intake.request():
             judged = self._judge(await self._items(request))
-            await self._accept(judged)
-        finally:
-            self._requests -= 1
+            events = judged.events
+            await self._intake.send(len(events), lambda: self._sink.send(TOPIC, events))
         if judged.single:
             return json_response({"eventId": judged.events[0].event_id}, 202)
         return json_response(judged.results(), 202)
@@ -154,24 +151,3 @@ class LogsGateway:
                 extra={} if parsed.single else judged.results(),
             )
         return judged
-
-    async def _accept(self, judged: _Judged) -> None:
-        events = judged.events
-        admission = self._bucket.take(len(events), self._clock())
-        if not admission.admitted:
-            self._throttled.inc()
-            raise ProblemError(
-                Kind.THROTTLED,
-                "this worker accepts fewer events per second (ingest_rate)",
-                retry_after_s=-(-admission.wait_ms // 1000),
-            )
-        if admission.wait_ms:
-            await asyncio.sleep(admission.wait_ms / 1000)
-        try:
-            await self._sink.send(TOPIC, events)
-        except IngestUnavailable as exc:
-            raise ProblemError(
-                Kind.UNAVAILABLE,
-                f"{exc}; send the events again, with the same event ids",
-                retry_after_s=exc.retry_after_s,
-            ) from exc
