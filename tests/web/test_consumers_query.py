@@ -2,79 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 
-from app.engine.query import ConsumerRow, Owner
-from tests.web.fakes import Cluster, MemoryQueries
-from web.peers import FORWARDED, Peers
-from web.problem import problems
+from app.engine.query import ConsumerRow
+from tests.web.fakes import Cluster
+from tests.web.shares import SOURCES, Shares, ask, serving, two
+from web.peers import FORWARDED
 from web.queries.consumers import PATH, Consumers, latest, row_of
 
-SOURCES = ("application-logs", "log-events")
 RUNNING = ConsumerRow("log-events", 0, "running", 120, 110, 200, 80, 500, False, 1_790_000_000_000)
 
 
-class Readers(MemoryQueries):
+class Readers(Shares):
     """A worker's share of the partitions of two topics."""
 
-    def __init__(self, name: str, cluster: Cluster) -> None:
-        super().__init__(name, cluster)
-        self._partitions = cluster
-
-    def owners(self, topic: str) -> list[Owner]:
-        assert topic in SOURCES
-        return super().owners("window-partials")
-
     def consumers(self) -> list[ConsumerRow]:
-        return [
-            self._row(topic, partition)
-            for topic in SOURCES
-            for partition, owner in self._partitions.owners.items()
-            if owner == self.worker
-        ]
+        return [self._row(topic, partition) for topic, partition in self.mine()]
 
     def _row(self, topic: str, partition: int) -> ConsumerRow:
-        if partition in self._partitions.restoring:
+        if partition in self.cluster.restoring:
             unknown = (None, None, None, None)
             return ConsumerRow(topic, partition, "restoring", *unknown, 500, False, None)
         return replace(RUNNING, topic=topic, partition=partition)
 
 
-@asynccontextmanager
-async def worker(cluster: Cluster, name: str) -> AsyncIterator[TestClient[Any, Any]]:
-    peers = Peers(name)
-    app = web.Application(middlewares=[problems])
-    app.add_routes([web.get(PATH, Consumers(Readers(name, cluster), peers, SOURCES).handle)])
-    server = TestServer(app)
-    await peers.open()
-    try:
-        async with TestClient(server) as client:
-            cluster.urls[name] = str(server.make_url("")).rstrip("/")
-            yield client
-    finally:
-        await peers.close()
-
-
-async def ask(client: TestClient[Any, Any], **headers: str) -> Any:
-    async with client.get(PATH, headers=headers) as response:
-        assert response.status == 200
-        return await response.json()
-
-
-def two() -> Cluster:
-    return Cluster({0: "w1", 1: "w2", 2: "w1", 3: "w2"})
+def worker(cluster: Cluster, name: str) -> AbstractAsyncContextManager[TestClient[Any, Any]]:
+    readers = Readers(name, cluster)
+    return serving(cluster, name, PATH, lambda peers: Consumers(readers, peers, SOURCES).handle)
 
 
 async def test_any_worker_tells_of_every_partition_and_its_owner():
     cluster = two()
     async with worker(cluster, "w1") as first, worker(cluster, "w2") as second:
-        answer = await ask(first)
+        answer = await ask(first, PATH)
         assert [(r["topic"], r["partition"], r["worker"], r["owner"]) for r in answer["rows"]] == [
             (topic, p, cluster.owners[p], cluster.urls[cluster.owners[p] or ""])
             for topic in SOURCES
@@ -95,14 +59,14 @@ async def test_any_worker_tells_of_every_partition_and_its_owner():
             "watermark": 1_790_000_000_000,
         }
         assert (answer["partial"], answer["missing"], answer["unreported"]) == (False, [], [])
-        assert (await ask(second))["rows"] == answer["rows"]
+        assert (await ask(second, PATH))["rows"] == answer["rows"]
 
 
 async def test_a_partition_that_is_restored_has_its_row_and_no_offsets():
     cluster = two()
     cluster.restoring.add(2)
     async with worker(cluster, "w1") as client, worker(cluster, "w2"):
-        answer = await ask(client)
+        answer = await ask(client, PATH)
         (row,) = [r for r in answer["rows"] if (r["topic"], r["partition"]) == ("log-events", 2)]
         assert (row["state"], row["position"], row["lag"]) == ("restoring", None, None)
         assert not answer["partial"]
@@ -112,7 +76,7 @@ async def test_a_worker_that_does_not_answer_is_named_with_its_partitions():
     cluster = two()
     async with worker(cluster, "w1") as client:
         cluster.urls["w2"] = "http://127.0.0.1:1"
-        answer = await ask(client)
+        answer = await ask(client, PATH)
         assert (answer["partial"], answer["missing"]) == (True, ["http://127.0.0.1:1"])
         assert answer["unreported"] == [f"{topic}/{p}" for topic in SOURCES for p in (1, 3)]
 
@@ -121,7 +85,7 @@ async def test_a_partition_without_an_owner_makes_the_answer_partial():
     cluster = two()
     cluster.owners[3] = None
     async with worker(cluster, "w1") as client, worker(cluster, "w2"):
-        answer = await ask(client)
+        answer = await ask(client, PATH)
         assert (answer["partial"], answer["missing"]) == (True, ["rebalancing"])
         assert answer["unreported"] == [f"{topic}/3" for topic in SOURCES]
 
@@ -130,7 +94,7 @@ async def test_a_forwarded_question_is_answered_from_here_only():
     cluster = two()
     async with worker(cluster, "w1") as client:
         cluster.urls["w2"] = "http://127.0.0.1:1"
-        answer = await ask(client, **{FORWARDED: "w2"})
+        answer = await ask(client, PATH, **{FORWARDED: "w2"})
         assert {row["worker"] for row in answer["rows"]} == {"w1"}
         assert not answer["partial"]
 

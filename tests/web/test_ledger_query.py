@@ -2,85 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.engine.counts import Counts
-from app.engine.query import LedgerRow, Owner
-from tests.web.fakes import Cluster, MemoryQueries
-from web.peers import FORWARDED, Peers
-from web.problem import problems
+from app.engine.query import LedgerRow
+from tests.web.fakes import Cluster
+from tests.web.shares import SOURCES, Shares, ask, serving, two
+from web.peers import FORWARDED
 from web.queries.ledger import PATH, LastVerdict, Ledger, Row, latest, no_verdict, row_of, totals
 
-SOURCES = ("application-logs", "log-events")
 DONE = Counts(applied=90, late=4, duplicate=1, rejected=5)
 READ = Counts(applied=95, late=4, duplicate=1, rejected=5)
 
 
-@dataclass
-class Books(MemoryQueries):
+class Books(Shares):
     """A worker's share of a ledger of two topics."""
 
-    name: str
-    cluster: Cluster
-    lag: int | None = 7
-
-    def __post_init__(self) -> None:
-        super().__init__(self.name, self.cluster)
-
-    def owners(self, topic: str) -> list[Owner]:
-        assert topic in SOURCES
-        return super().owners("window-partials")
+    def __init__(self, name: str, cluster: Cluster, lag: int | None) -> None:
+        super().__init__(name, cluster)
+        self._lag = lag
 
     def ledger(self) -> list[LedgerRow]:
         return [
-            LedgerRow(topic, partition, 120, 110, READ, DONE, self.lag)
-            for topic in SOURCES
-            for partition, owner in self.cluster.owners.items()
-            if owner == self.name and partition not in self.cluster.restoring
+            LedgerRow(topic, partition, 120, 110, READ, DONE, self._lag)
+            for topic, partition in self.mine()
+            if partition not in self.cluster.restoring
         ]
 
 
-@asynccontextmanager
-async def worker(
+def worker(
     cluster: Cluster, name: str, verdict: LastVerdict = no_verdict, lag: int | None = 7
-) -> AsyncIterator[TestClient[Any, Any]]:
-    peers = Peers(name)
-    app = web.Application(middlewares=[problems])
-    app.add_routes(
-        [web.get(PATH, Ledger(Books(name, cluster, lag), peers, SOURCES, verdict).handle)]
-    )
-    server = TestServer(app)
-    await peers.open()
-    try:
-        async with TestClient(server) as client:
-            cluster.urls[name] = str(server.make_url("")).rstrip("/")
-            yield client
-    finally:
-        await peers.close()
-
-
-async def ask(client: TestClient[Any, Any], **headers: str) -> Any:
-    async with client.get(PATH, headers=headers) as response:
-        assert response.status == 200
-        return await response.json()
-
-
-def two() -> Cluster:
-    return Cluster({0: "w1", 1: "w2", 2: "w1", 3: "w2"})
+) -> AbstractAsyncContextManager[TestClient[Any, Any]]:
+    books = Books(name, cluster, lag)
+    return serving(cluster, name, PATH, lambda peers: Ledger(books, peers, SOURCES, verdict).handle)
 
 
 async def test_any_worker_tells_the_whole_ledger():
     cluster = two()
     async with worker(cluster, "w1") as first, worker(cluster, "w2") as second:
-        answer = await ask(first)
+        answer = await ask(first, PATH)
         assert [(r["topic"], r["partition"], r["worker"]) for r in answer["rows"]] == [
             (topic, partition, cluster.owners[partition])
             for topic in SOURCES
@@ -112,7 +77,7 @@ async def test_any_worker_tells_the_whole_ledger():
             "balanced": True,
         }
         assert (answer["partial"], answer["missing"], answer["unreported"]) == (False, [], [])
-        other = await ask(second)
+        other = await ask(second, PATH)
         assert (other["rows"], other["totals"]) == (answer["rows"], answer["totals"])
 
 
@@ -124,7 +89,7 @@ async def test_the_auditors_word_reaches_every_worker_and_unbalances_what_it_nam
     ]
     document = {"verdict": "mismatch", "mismatches": wrong}
     async with worker(cluster, "w1", lambda: document), worker(cluster, "w2") as second:
-        answer = await ask(second)
+        answer = await ask(second, PATH)
         assert answer["audit"] == document
         assert [(r["topic"], r["partition"]) for r in answer["rows"] if not r["balanced"]] == [
             ("log-events", 1)
@@ -136,7 +101,7 @@ async def test_a_worker_that_does_not_answer_is_named_with_its_partitions():
     cluster = two()
     async with worker(cluster, "w1") as client:
         cluster.urls["w2"] = "http://127.0.0.1:1"
-        answer = await ask(client)
+        answer = await ask(client, PATH)
         assert (answer["partial"], answer["missing"]) == (True, ["http://127.0.0.1:1"])
         assert answer["unreported"] == [f"{topic}/{p}" for topic in SOURCES for p in (1, 3)]
 
@@ -145,18 +110,18 @@ async def test_what_is_restored_or_moving_makes_the_ledger_partial():
     cluster = two()
     cluster.restoring.add(2)
     async with worker(cluster, "w1") as client, worker(cluster, "w2"):
-        answer = await ask(client)
+        answer = await ask(client, PATH)
         assert answer["partial"]
         assert answer["unreported"] == [f"{topic}/2" for topic in SOURCES]
         cluster.owners[3] = None
-        assert (await ask(client))["missing"] == ["rebalancing"]
+        assert (await ask(client, PATH))["missing"] == ["rebalancing"]
 
 
 async def test_a_forwarded_question_is_answered_from_here_only():
     cluster = two()
     async with worker(cluster, "w1") as client:
         cluster.urls["w2"] = "http://127.0.0.1:1"
-        answer = await ask(client, **{FORWARDED: "w2"})
+        answer = await ask(client, PATH, **{FORWARDED: "w2"})
         assert {row["worker"] for row in answer["rows"]} == {"w1"}
         assert not answer["partial"]
 
@@ -164,7 +129,7 @@ async def test_a_forwarded_question_is_answered_from_here_only():
 async def test_an_unknown_lag_is_null_not_zero():
     cluster = Cluster(dict.fromkeys(range(4), "w1"))
     async with worker(cluster, "w1", lag=None) as client:
-        answer = await ask(client)
+        answer = await ask(client, PATH)
         assert answer["rows"][0]["in_flight"] is None
         assert answer["totals"][0]["in_flight"] is None
 
