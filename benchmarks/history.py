@@ -1,15 +1,22 @@
-"""How long a month of one key's minutes takes to read from files, among many keys."""
+"""How long a month of one key's minutes takes to read from files, over HTTP, among many keys."""
 
 from __future__ import annotations
 
+import asyncio
+import http.client
 import json
+import multiprocessing
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
 
 import click
 import pyarrow.parquet as pq
@@ -19,7 +26,7 @@ from rich.table import Table
 from agents.history.compaction import compact
 from agents.history.files import ROW_GROUP, publish, stage
 from app.engine.partitioner import partition_for
-from benchmarks.process import machine
+from benchmarks.process import machine, usage
 from benchmarks.results import RESULTS, today
 from tables.history.datasets import WINDOWS, ColdWindow
 from tables.history.duck import open_duck
@@ -27,6 +34,7 @@ from tables.history.folder import DatasetFolder, dataset_folder
 from tables.history.names import DAY_MS, HistoryFile, Source, day_of
 from tables.history.query import Asked
 from tables.history.reader import History
+from tests.web.fakes import Clock, running_worker
 
 KEYS = 200
 DAYS = 30
@@ -35,6 +43,7 @@ MINUTE_MS = 60_000
 MINUTES = DAY_MS // MINUTE_MS
 START_MS = 1_790_035_200_000
 COLD_S_MAX = 0.2
+T = TypeVar("T")
 NAME = "requests_per_endpoint"
 PARTS = 4
 """Files of each day and partition before they are merged."""
@@ -116,20 +125,73 @@ def fill(folder: DatasetFolder, days: int) -> tuple[float, float]:
     return written - began, time.monotonic() - written
 
 
-def measure(what: str, queries: int, ask: Callable[[str], int], draws: Iterator[str]) -> Timing:
-    """Ask for one key after the other; every answer must have as many rows."""
-    taken, rows, cpu = [], set(), time.process_time()
+@contextmanager
+def served(base: Path, now_ms: int) -> Iterator[tuple[int, int]]:
+    """Process id and port of a web server over the files, in a process of its own."""
+    here, there = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(
+        target=_serve, args=(base, now_ms, there), daemon=True
+    )
+    process.start()
+    try:
+        if not here.poll(60):
+            raise TimeoutError("the server did not start within a minute")
+        yield process.pid or 0, here.recv()
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(base: Path, now_ms: int, told: Connection) -> None:
+    async def until_terminated() -> None:
+        async with running_worker(clock=Clock(now_ms), history=base) as worker:
+            told.send(worker.client.port)
+            await asyncio.Event().wait()
+
+    asyncio.run(until_terminated())
+
+
+def _get(port: int, key: str, from_ms: int, to_ms: int) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    path = f"/api/v1/windows/{NAME}/{quote(key, safe='')}?from={from_ms}&to={to_ms}"
+    connection.request("GET", path)
+    reply = connection.getresponse()
+    body = reply.read()
+    connection.close()
+    if reply.status != 200:
+        raise RuntimeError(f"{path}: {reply.status} {body[:200]!r}")
+    return body
+
+
+def _windows(body: bytes) -> int:
+    return body.count(b'"source":"cold"')
+
+
+def measure(
+    what: str,
+    queries: int,
+    ask: Callable[[str], T],
+    count: Callable[[T], int],
+    cpu_s: Callable[[], float],
+    draws: Iterator[str],
+) -> Timing:
+    """Ask for one key after the other; every answer must have as many rows.
+
+    ``cpu_s`` are CPU seconds so far of the process that answers.
+    """
+    taken, rows, cpu = [], set(), cpu_s()
     for _ in range(queries):
         began = time.perf_counter()
-        rows.add(ask(next(draws)))
+        answer = ask(next(draws))
         taken.append(time.perf_counter() - began)
-    cpu = time.process_time() - cpu
-    (count,) = rows
+        rows.add(count(answer))
+    cpu = cpu_s() - cpu
+    (found,) = rows
     first, ordered = taken[0], sorted(taken)
     return Timing(
         what,
         queries,
-        count,
+        found,
         first,
         ordered[len(ordered) // 2],
         ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)],
@@ -154,46 +216,55 @@ def run(base: Path, days: int, queries: int) -> tuple[list[Timing], str]:
     until = START_MS + days * DAY_MS
     draw = random.Random(7)  # noqa: S311 - which keys are asked for
     draws = iter(lambda: f"/endpoint/{draw.randrange(KEYS)}", "")
+    # Two days later, so that state is not asked for any of them.
+    with served(base, until + 2 * DAY_MS) as (pid, port):
+        remote = [
+            measure(
+                f"{name} of one key, over HTTP",
+                queries,
+                lambda key, from_ms=from_ms: _get(port, key, from_ms, until),  # type: ignore[misc]
+                _windows,
+                lambda: usage(pid).cpu_s,
+                draws,
+            )
+            for name, from_ms in ((f"{days} days", START_MS), ("one day", until - DAY_MS))
+        ]
     history = History(base, "", time_max_s=60.0)
-    cold = measure(
-        f"{days} days of one key",
+    local = measure(
+        f"{days} days of one key, in process",
         queries,
-        lambda key: len(history.windows(NAME, key, START_MS, until)),
-        draws,
-    )
-    day = measure(
-        "one day of one key",
-        queries,
-        lambda key: len(history.windows(NAME, key, until - DAY_MS, until)),
+        lambda key: history.windows(NAME, key, START_MS, until),
+        len,
+        time.process_time,
         draws,
     )
     everywhere = measure(
         f"{days} days of one key, of all files",
         max(5, queries // 10),
-        lambda key: len(
-            history.ask(
-                Asked(
-                    WINDOWS,
-                    START_MS,
-                    until,
-                    ColdWindow.__struct_fields__,
-                    {"name": NAME, "key": key},
-                    None,
-                    50_000,
-                )
+        lambda key: history.ask(
+            Asked(
+                WINDOWS,
+                START_MS,
+                until,
+                ColdWindow.__struct_fields__,
+                {"name": NAME, "key": key},
+                None,
+                50_000,
             )
         ),
+        len,
+        time.process_time,
         draws,
     )
     history.close()
-    return [cold, day, everywhere], about
+    return [*remote, local, everywhere], about
 
 
 @click.command(name="history")
 @click.option("--days", type=click.IntRange(1, 34), default=DAYS, help="Days of minute windows.")
 @click.option("--queries", type=click.IntRange(5, 10_000), default=200, help="Questions asked.")
 def bench_history(days: int, queries: int) -> None:
-    """Read a month of one key from files: p99 under 200 ms; writes results/history.json."""
+    """Read a month of one key over HTTP: p99 under 200 ms; writes results/history.json."""
     with tempfile.TemporaryDirectory(prefix="headrace-history-") as base:
         found, about = run(Path(base), days, queries)
     table = Table(title=f"History: {about}\n{machine()}, {today()}")
