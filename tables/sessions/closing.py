@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import structs
 
 from app.engine.lanes import LIVE
 from tables.lanes import EVERY, LaneTimes
@@ -77,6 +78,8 @@ class Change:
         """
         before = EMPTY if held is None else held
         merged = merge_sessions(before.sessions, fresh, spec.gap_ms)
+        if before.left:
+            merged = _numbered(before, merged)
         if len(merged) == len(before.sessions) == 1 and not before.sessions[0].closed:
             self._put(spec, user, before, merged)  # as below, for what nearly every user does
             return
@@ -95,6 +98,8 @@ class Change:
                 if not each.settled:
                     opened -= 1
                     self._close(spec, user, each)
+            last = max(before.left_ms, merged[excess - 1].end)
+            before = structs.replace(before, left=before.left + excess, left_ms=last)
             merged = merged[excess:]
         self.stats.opened(spec.fingerprint, opened - len(waiting))
         self._put(spec, user, before, merged)
@@ -118,10 +123,12 @@ class Change:
 
     def keep(self, spec: SessionSpec, user: bytes, held: UserSessions, kept: Sessions) -> None:
         """Let the others leave a user's row."""
-        self._put(spec, user, held, kept)
+        gone = len(held.sessions) - len(kept) if held.left else 0
+        self._put(spec, user, structs.replace(held, left=held.left + gone), kept)
 
     def _put(self, spec: SessionSpec, user: bytes, held: UserSessions, now: Sessions) -> None:
-        self.rows.setdefault(spec.table_name, {})[user] = UserSessions(held.version + 1, now)
+        row = UserSessions(held.version + 1, now, held.left, held.left_ms)
+        self.rows.setdefault(spec.table_name, {})[user] = row
 
     def _set(self, lane: str, spec: SessionSpec, session: Session, user: bytes) -> None:
         timer = Timer(
@@ -139,10 +146,22 @@ class Change:
             session.pages,
             depth(session.steps),
             1 + max((each.revision for each in before), default=0),
+            session.number,
         )
         self.stats.closed(spec.fingerprint, now, before)
         self.said.append(closed_session(spec, user.decode(), now, before))
-        return msgspec.structs.replace(session, closed=(now,))
+        return structs.replace(session, closed=(now,))
+
+
+def _numbered(held: UserSessions, merged: Sessions) -> Sessions:
+    """Sessions that begin where others have left the row, told apart from those."""
+    known = {each.start for each in held.sessions}
+    return tuple(
+        each
+        if each.start > held.left_ms or each.start in known
+        else structs.replace(each, number=held.left)
+        for each in merged
+    )
 
 
 def closed_session(
@@ -151,7 +170,7 @@ def closed_session(
     """What is said of a session; ``before``: what had been said of its parts."""
     steps = spec.steps
     return ClosedSession(
-        session_id(spec.name, user, now.start),
+        session_id(spec.name, user, now.start, now.number),
         spec.name,
         user,
         now.start,
@@ -161,7 +180,11 @@ def closed_session(
         steps[: now.depth],
         bool(steps) and now.depth == len(steps),
         now.revision,
-        tuple(session_id(spec.name, user, e.start) for e in before if e.start != now.start),
+        tuple(
+            session_id(spec.name, user, e.start, e.number)
+            for e in before
+            if (e.start, e.number) != (now.start, now.number)
+        ),
         now.end - now.start,
     )
 

@@ -18,10 +18,18 @@ SESSIONS_MAX = 256
 class UserSessions(
     msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False
 ):
-    """A user's sessions. Every change writes the next ``version`` of the whole row."""
+    """A user's sessions. Every change writes the next ``version`` of the whole row.
+
+    ``left`` counts the sessions that had to leave for want of room, and those that left since;
+    the last of them ended at ``left_ms``. A session that begins there or before may have
+    the start of one that is gone: that number then tells their ids apart. All this is
+    forgotten with the row, when the retention of the user's last session is over.
+    """
 
     version: Annotated[int, Meta(ge=0)]
     sessions: Sessions
+    left: Annotated[int, Meta(ge=0)] = 0
+    left_ms: int = -1
 
 
 EMPTY = UserSessions(0, ())
@@ -53,7 +61,8 @@ class UserRows(Aggregate[UserSessions]):
         return _decoder.decode(raw)
 
 
-def session_id(kind: str, user: str, start_ms: int) -> str:
+def session_id(kind: str, user: str, start_ms: int, number: int = 0) -> str:
     """Id of a session: 32 hex digits, the same wherever and whenever it is made."""
-    named = f"{kind}\0{start_ms}\0{user}".encode()
+    begin = f"{start_ms}/{number}" if number else f"{start_ms}"
+    named = f"{kind}\0{begin}\0{user}".encode()
     return hashlib.blake2b(named, digest_size=16).hexdigest()

@@ -20,7 +20,10 @@ _Time = Annotated[int, Meta(ge=0, le=TIMESTAMP_MAX)]
 
 
 class Closed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
-    """What was last said of a session: enough to supersede it, and to take it back from sums."""
+    """What was last said of a session: enough to supersede it, and to take it back from sums.
+
+    ``start`` and ``number`` are those of its id then.
+    """
 
     start: _Time
     end: _Time
@@ -28,6 +31,7 @@ class Closed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     pages: _Count
     depth: _Count
     revision: _Count
+    number: _Count = 0
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -36,7 +40,8 @@ class Session(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     ``pages`` of the ``count`` events named an endpoint. ``lanes`` are the lane ids (sorted)
     that fed it. ``updated_ms`` is the ingest time of the latest event. ``closed`` is what was
     last said of it, by start: empty while it was never closed, several once an event has
-    joined sessions that were closed apart.
+    joined sessions that were closed apart. ``number`` tells it from a session of the same
+    ``start`` that has left the row; see :class:`tables.sessions.rows.UserSessions`.
     """
 
     start: _Time
@@ -47,6 +52,7 @@ class Session(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     lanes: tuple[str, ...] = ()
     updated_ms: _Count = 0
     closed: tuple[Closed, ...] = ()
+    number: _Count = 0
 
     @property
     def settled(self) -> bool:
@@ -62,8 +68,12 @@ Sessions = tuple[Session, ...]
 def join(left: Session, right: Session) -> Session:
     """One session of two that are within the gap."""
     one, other = left.lanes, right.lanes
+    start, number = left.start, left.number
+    if right.start <= start:
+        number = max(number, right.number) if right.start == start else right.number
+        start = right.start
     return Session(
-        min(left.start, right.start),
+        start,
         max(left.end, right.end),
         left.count + right.count,
         left.pages + right.pages,
@@ -71,6 +81,7 @@ def join(left: Session, right: Session) -> Session:
         one if one == other else merge_lanes(one, other),
         max(left.updated_ms, right.updated_ms),
         _merge_closed(left.closed, right.closed),
+        number,
     )
 
 
@@ -79,11 +90,11 @@ def _merge_closed(left: tuple[Closed, ...], right: tuple[Closed, ...]) -> tuple[
         return left
     if not left:
         return right
-    by_start = {each.start: each for each in left}
+    by_id = {(each.start, each.number): each for each in left}
     for each in right:
-        held = by_start.get(each.start)
-        by_start[each.start] = each if held is None else max(held, each, key=_latest)
-    return tuple(by_start[start] for start in sorted(by_start))
+        held = by_id.get((each.start, each.number))
+        by_id[each.start, each.number] = each if held is None else max(held, each, key=_latest)
+    return tuple(by_id[key] for key in sorted(by_id))
 
 
 def _latest(said: Closed) -> tuple[int, ...]:
@@ -136,9 +147,9 @@ def consistent(partial: Partial) -> bool:
     for each in partial.sessions:
         if each.start <= at + partial.gap_ms or each.end < each.start:
             return False
-        if not 0 < each.count <= COUNT_MAX or each.pages > each.count or each.closed:
+        if not 0 < each.count <= COUNT_MAX or each.pages > each.count:
             return False
-        if not 0 < len(each.lanes) <= ROW_LANES_MAX:
+        if each.closed or each.number or not 0 < len(each.lanes) <= ROW_LANES_MAX:
             return False
         for times in each.steps:
             if len(times) > 2 * EDGE or list(times) != sorted(set(times)):

@@ -38,7 +38,7 @@ def single(draw: st.DrawFn) -> Session:
     taken = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(0, length)), max_size=4))
     steps = tuple(bounded({start + at for step, at in taken if step == n}) for n in range(3))
     count = draw(st.integers(1, 50))
-    numbers = st.lists(st.integers(0, 3), min_size=4, max_size=4)
+    numbers = st.lists(st.integers(0, 3), min_size=5, max_size=5)
     said = draw(st.dictionaries(st.integers(start, start + length), numbers, max_size=2))
     closed = {at: Closed(at, start + length, *said[at]) for at in said}
     return Session(
@@ -50,6 +50,7 @@ def single(draw: st.DrawFn) -> Session:
         tuple(sorted(draw(st.sets(st.sampled_from(["", "a", "b"]), min_size=1)))),
         draw(_times),
         tuple(closed[key] for key in sorted(closed)),
+        draw(st.integers(0, 2)),
     )
 
 
@@ -114,7 +115,9 @@ def test_the_later_version_of_a_row_wins_in_any_order_and_round_trips(a, b, c):
 @given(sets(), sets())
 def test_partials_round_trip_and_are_consistent(a: Sessions, b: Sessions):
     def of(sessions: Sessions) -> Partial:
-        return Partial(GAP, tuple(msgspec.structs.replace(s, closed=()) for s in sessions))
+        return Partial(
+            GAP, tuple(msgspec.structs.replace(s, closed=(), number=0) for s in sessions)
+        )
 
     partial = merge_partials(of(a), of(b))
     assert consistent(partial) == bool(partial.sessions)
@@ -134,6 +137,7 @@ def test_partials_that_contradict_themselves_are_refused():
         Partial(GAP, (msgspec.structs.replace(good, steps=((9,),)),)),
         Partial(GAP, (msgspec.structs.replace(good, steps=((12, 11),)),)),
         Partial(GAP, (msgspec.structs.replace(good, closed=(Closed(10, 20, 2, 1, 0, 1),)),)),
+        Partial(GAP, (msgspec.structs.replace(good, number=1),)),
         Partial(GAP, (good, msgspec.structs.replace(good, start=30, end=31))),
     ]
     assert consistent(Partial(GAP, (good,)))

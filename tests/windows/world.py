@@ -153,7 +153,8 @@ class World:
         """Take an epoch and commit it, or lose it. Whether there was one."""
         number %= len(self.running)
         worker = self.running[number]
-        worker.filling.on_time(self.clock.now_ms())
+        for task in worker.tasks.values():
+            worker.filling.on_time(task, self.clock.now_ms())
         epoch = worker.filling.take(None)
         if epoch is None:
             return False
