@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
+BUSY_MS = 60_000
+"""The limit of every wait: a busy machine is no failure."""
+expect.set_options(timeout=BUSY_MS)
 ARGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -45,6 +48,6 @@ async def chromium(chromium_path: Path) -> AsyncIterator[Browser]:
 async def page(chromium: Browser) -> AsyncIterator[Page]:
     """A page in a browser profile of its own."""
     context = await chromium.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(BUSY_MS)
     yield await context.new_page()
     await context.close()

@@ -11,8 +11,7 @@ from tests.system.harness import Cluster, Worker
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
-PORT = 17_180
-BUSY_MS = 30_000
+PORT = 17_430
 
 
 @pytest.fixture
@@ -29,11 +28,9 @@ async def test_demo_traffic_is_seen_live(page: Page, worker: Worker) -> None:
 
     await page.goto(f"http://127.0.0.1:{worker.port}/")
 
-    await expect(page.get_by_role("status")).to_have_text("Live", timeout=BUSY_MS)
+    await expect(page.get_by_role("status")).to_have_text("Live")
     table = page.get_by_role("table", name="Top endpoints")
-    await expect(table.get_by_role("rowheader", name="/product/{id}")).to_be_visible(
-        timeout=BUSY_MS
-    )
+    await expect(table.get_by_role("rowheader", name="/product/{id}")).to_be_visible()
     await expect(page.locator("footer")).to_contain_text("1 worker answering")
     assert problems == []
 
@@ -42,13 +39,13 @@ async def test_a_killed_worker_is_awaited_and_its_numbers_come_back(
     page: Page, cluster: Cluster, worker: Worker
 ) -> None:
     await page.goto(f"http://127.0.0.1:{worker.port}/")
-    await expect(page.get_by_role("status")).to_have_text("Live", timeout=BUSY_MS)
+    await expect(page.get_by_role("status")).to_have_text("Live")
 
     worker.kill()
-    await expect(page.get_by_role("status")).to_contain_text("Reconnecting", timeout=BUSY_MS)
+    await expect(page.get_by_role("status")).to_contain_text("Reconnecting")
 
     again = cluster.worker(PORT, HEADRACE_DEMO="1")
     try:
-        await expect(page.get_by_role("status")).to_have_text("Live", timeout=60_000)
+        await expect(page.get_by_role("status")).to_have_text("Live")
     finally:
         again.stop()

@@ -32,7 +32,7 @@ def _chunks(seed: int, count: int) -> Iterator[list[dict[str, Any]]]:
 
 
 def _await_count(counter: CommittedCount, wanted: int) -> None:
-    wait_for(f"{wanted} events committed", lambda: counter.poll() >= wanted or None, 60)
+    wait_for(f"{wanted} events committed", lambda: counter.poll() >= wanted or None)
 
 
 def garbage_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
@@ -54,7 +54,7 @@ def garbage_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
             outcome.faults.append(f"{len(kinds)} garbage records")
             _await_count(counter, CHUNK * len(kinds))
             await_windows(cluster, CHUNK * len(kinds))
-            wait_for("all garbage is dead-lettered", partial(_all_dead, cluster, dirt), 60)
+            wait_for("all garbage is dead-lettered", partial(_all_dead, cluster, dirt))
         finally:
             counter.close()
         assert workers.stop() == [0]
@@ -122,7 +122,7 @@ def transactional(cluster: Cluster, name: str) -> ck.Producer:
             "transaction.timeout.ms": 3_000,
         }
     )
-    producer.init_transactions(30)
+    producer.init_transactions(60)
     return producer
 
 
@@ -138,8 +138,8 @@ def in_transaction(
     for event in chunk:
         value = json.dumps(event).encode()
         producer.produce(cluster.topic(topic), value, event["service"].encode())
-    assert producer.flush(30) == 0
+    assert producer.flush(60) == 0
     if fate == "abort":
-        producer.abort_transaction(30)
+        producer.abort_transaction(60)
     elif fate == "commit":
-        producer.commit_transaction(30)
+        producer.commit_transaction(60)

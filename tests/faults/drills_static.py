@@ -39,7 +39,7 @@ def static_restart_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
                 run.terminate(member)
             else:
                 member.signal(signal.SIGKILL)
-                member.worker.process.wait(10)
+                member.worker.process.wait(60)
             member.start()
             run.shared()
             run.until(run.load.progress() + 0.05)

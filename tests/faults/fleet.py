@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -22,7 +23,7 @@ from tests.system.harness import Cluster, Worker, wait_for
 
 TOPICS = (APPLICATION_LOGS, LOG_EVENTS, WINDOW_PARTIALS)
 """Topics that a load moves on."""
-TERM_S = 30.0
+TERM_S = 60.0
 """A worker that is asked to go has gone by then."""
 LOG_LINES = 80
 SESSION_TIMEOUT_MS = 3_000
@@ -33,12 +34,20 @@ Share = set[tuple[str, int]]
 _OWNED = re.compile(r'^consumer_lag\{partition="(\d+)",topic="([^"]+)"\}', re.MULTILINE)
 
 
+PORTS = (10_000, 17_000)
+"""Below those that systems hand out for outgoing connections: what is free stays free."""
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port nobody listens on now, and another one each time."""
+    while True:
+        port = PORTS[0] + secrets.randbelow(PORTS[1] - PORTS[0])
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 @dataclass
@@ -60,9 +69,9 @@ class Member:
         """Start the process (again)."""
         self.worker = start_worker(self.cluster, self.name, self.port, self.trap, self.environment)
 
-    def ready(self, timeout_s: float = 60.0) -> None:
+    def ready(self) -> None:
         """Wait until /ready answers 200."""
-        self.worker.ready(timeout_s)
+        self.worker.ready()
 
     def is_ready(self) -> bool | None:
         """Whether /ready answers 200 now, or None."""
@@ -78,9 +87,9 @@ class Member:
         """Lose the disk: state, and the identity of the worker."""
         shutil.rmtree(self.home)
 
-    def sprung(self, timeout_s: float = 30.0) -> Plan:
+    def sprung(self) -> Plan:
         """Wait until the trap has sprung."""
-        return wait_for(f"trap of {self.name} springs", self.trap.sprung, timeout_s)
+        return wait_for(f"trap of {self.name} springs", self.trap.sprung)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -147,7 +156,7 @@ class Fleet:
     def shares(self) -> list[Share] | None:
         """What each member of a stable group was given; None while it rebalances."""
         try:
-            group = self._admin.describe_consumer_groups([self._group], request_timeout=5)[
+            group = self._admin.describe_consumer_groups([self._group], request_timeout=30)[
                 self._group
             ].result()
         except ck.KafkaException:
@@ -196,7 +205,7 @@ class Fleet:
         ]
         return {
             (tp.topic, tp.partition): tp.offset
-            for tp in self._group_offsets.committed(wanted, 10)
+            for tp in self._group_offsets.committed(wanted, 60)
             if tp.offset >= 0
         }
 

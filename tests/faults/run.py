@@ -63,11 +63,11 @@ class Run:
         code = member.worker.process.wait(TERM_S)
         assert code == 0, f"{member.name} ended with {code}:\n{member.worker.tail()}"
 
-    def shared(self, timeout_s: float = 60.0) -> None:
+    def shared(self) -> None:
         """Wait until every worker owns partitions and is ready."""
-        wait_for("all workers own partitions and are ready", self.workers.shared, timeout_s)
+        wait_for("all workers own partitions and are ready", self.workers.shared)
 
-    def even(self, timeout_s: float = 60.0) -> None:
+    def even(self, timeout_s: float = 120.0) -> None:
         """Wait until the workers own equal shares and are ready."""
         wait_for("all workers own equal shares and are ready", self.workers.evenly, timeout_s)
 

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.faults]
 def killed(member: Member) -> None:
     """Wait until the worker's trap has killed it."""
     member.sprung()
-    assert member.worker.process.wait(10) == -signal.SIGKILL
+    assert member.worker.process.wait(60) == -signal.SIGKILL
 
 
 def totals(cluster: Cluster) -> dict[Row, tuple[int, int, int]]:
@@ -146,10 +146,10 @@ def test_a_worker_refuses_topics_with_another_partition_count(
     kafka: str, namespace: str, tmp_path: Path
 ) -> None:
     catalogue = load_catalogue(CHECKOUT / "config" / "topics.yaml")
-    ensure_topics(kafka, catalogue, namespace=namespace, partitions=4, replication=1, timeout_s=30)
+    ensure_topics(kafka, catalogue, namespace=namespace, partitions=4, replication=1, timeout_s=60)
     worker = Cluster(kafka, namespace, tmp_path, partitions=3).worker(free_port())
     try:
-        assert worker.process.wait(30) == 1
+        assert worker.ended() == 1
     finally:
         worker.kill()
     said = worker.tail()

@@ -61,7 +61,8 @@ def restores(member: Member) -> list[int]:
 
 
 def test_a_standby_answers_takes_over_and_changes_no_window(kafka: str, tmp_path: Path) -> None:
-    with fleet(kafka, tmp_path, names=("a", "b")) as workers:
+    # What is asked after the kill is asked while the group still waits for the victim.
+    with fleet(kafka, tmp_path, names=("a", "b"), session_timeout_ms=6_000) as workers:
         victim, heir = workers.members
         load = Load(workers.cluster, seed=3, total=24_000).start()
         try:

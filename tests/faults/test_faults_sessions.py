@@ -92,7 +92,7 @@ def standing(records: list[dict[str, Any]]) -> Counter[Session]:
 def killed(member: Member) -> None:
     """Wait until the trap has killed it."""
     member.sprung()
-    assert member.worker.process.wait(10) == -signal.SIGKILL
+    assert member.worker.process.wait(60) == -signal.SIGKILL
 
 
 def test_a48_7_kills_in_mid_session_leave_the_sessions_of_the_reference(
@@ -123,20 +123,27 @@ def test_a48_7_kills_in_mid_session_leave_the_sessions_of_the_reference(
             return standing(said(workers.cluster)) == wanted or None
 
         try:
-            wait_for("every session is said", all_said, 60)
+            wait_for("every session is said", all_said)
         except AssertionError:
             found = standing(said(workers.cluster))
             raise AssertionError(
                 f"missing {list((wanted - found).items())[:5]}, "
                 f"too many {list((found - wanted).items())[:5]}"
             ) from None
-        sums = member.worker.get(f"/api/v1/sessions/analytics?from={START_MS}&to={end + GAP_MS}")[1]
+        path = f"/api/v1/sessions/analytics?from={START_MS}&to={end + GAP_MS}"
+
+        def all_summed() -> dict[str, Any] | None:
+            # The worker tells of a commit a moment after readers of its topics may see it.
+            sums: dict[str, Any] = member.worker.answer(path)
+            return sums if sums["open"] == 0 else None
+
+        sums = wait_for("no session is open", all_summed)
         codes = workers.stop()
         assert not any(codes), f"workers ended with {codes}"
         records = said(workers.cluster)
         twice = Counter((each["id"], each["revision"]) for each in records)
         assert max(twice.values()) == 1
         assert not read_topic(workers.cluster, DEAD_LETTERS)
-    assert (sums["open"], sums["total"]["sessions"]) == (0, len(wanted))
+    assert sums["total"]["sessions"] == len(wanted)
     assert sums["total"]["events"] == len(events)
     assert sums["total"]["duration_ms"] == sum(e - s for _, s, e, _ in wanted)

@@ -34,10 +34,10 @@ Coordinates = tuple[str, int, int]
 """Topic (catalogue name), partition, offset."""
 
 
-def finish(load: Load, timeout_s: float = 90.0) -> None:
+def finish(load: Load) -> None:
     """Let the load come to its end, and wait until all of it is committed, in windows too."""
     load.limit = 1.0
-    wait_for("everything is committed", load.finished, timeout_s)
+    wait_for("everything is committed", load.finished, 180)
     await_windows(load.cluster, load.total)
 
 
@@ -47,7 +47,7 @@ def await_windows(cluster: Cluster, events: int) -> None:
     def held() -> bool | None:
         return total(committed_windows(cluster)) >= events or None
 
-    wait_for(f"windows hold {events} events", held, 30)
+    wait_for(f"windows hold {events} events", held)
 
 
 def check_exact(cluster: Cluster, load: Load) -> None:
@@ -111,8 +111,7 @@ def check_windows(cluster: Cluster, reference: Reference, events: int) -> None:
     assert not differences, "\n".join(differences[:20])
     counter = CommittedCount(cluster)
     try:
-        while counter.poll() < events:
-            pass
+        wait_for("all partials read", lambda: counter.poll() >= events or None)
         assert counter.poll() == events, "partials doubled"
     finally:
         counter.close()
