@@ -125,6 +125,14 @@ def lanes_seen(view: View, sources: int) -> dict[str, LaneMark]:
     return marks
 
 
+def lanes_without(view: View, gone: Iterable[bytes]) -> list[str]:
+    """Ids of the lanes that have no mark left once those of these lane keys are gone."""
+    rows = view.table(LANES_TABLE).range(b"", None, limit=MARKS_MAX)
+    keys = set(gone)
+    left = {lane_of(key.decode()) for key, _ in rows if key not in keys}
+    return sorted({lane_of(key.decode()) for key in keys} - left)
+
+
 def lane_times(view: View, source_topic: str) -> LaneTimes:
     """Times of the lanes that feed this partition from ``source_topic``."""
     sources = view.partitions(source_topic)

@@ -8,14 +8,13 @@ timers with the update that makes them needed; the event-time tick runs and dele
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from struct import Struct
 
 from app.engine.chunks import LaneMark
 from app.engine.effects import Aggregate, TableSpec, View
 from app.engine.lanes import LIVE
-from tables.lanes import LANES_TABLE, LaneTimes, lane_of
+from tables.lanes import LANES_TABLE, lane_of
 
 TIMERS_TABLE = "timers"
 DUE_MAX = (1 << 63) - 1
@@ -66,30 +65,6 @@ class Timers(Aggregate[bool]):
 def timers_table() -> TableSpec:
     """The table of timers of a table group."""
     return TableSpec(TIMERS_TABLE, "timer-1", Timers())
-
-
-def set_timers(timers: Iterable[Timer]) -> dict[bytes, bool]:
-    """The update of :data:`TIMERS_TABLE` that sets these."""
-    return {timer.key(): True for timer in timers}
-
-
-def due_timers(view: View, times: LaneTimes, limit: int) -> list[Timer]:
-    """Timers that are due, at most ``limit``, by lane and in order of time.
-
-    Timers set in the open epoch are not among them: the tick of the next one sees them.
-    """
-    table = view.table(TIMERS_TABLE)
-    found: list[Timer] = []
-    for lane in sorted(times.watermarks):
-        left = limit - len(found)
-        if left <= 0:
-            break
-        lo = Timer(lane, 0, b"").key()
-        hi = Timer(lane, times.of_lane(lane) + 1, b"").key()
-        for key, _ in table.range(lo, hi, limit=left):
-            if table.get(key) is not None:
-                found.append(parse_timer(key))
-    return found
 
 
 def lane_is_over(view: View, key: bytes, mark: LaneMark) -> bool:

@@ -11,7 +11,9 @@ from agents.topics import SESSIONS_CLOSED
 from app.engine.batch import RecordBatch
 from app.engine.chunks import Chunk, ForeignChunkError, LaneMark, lane_key, read_chunk
 from app.engine.effects import Effects, Output, Reject, TableSpec, View
+from tables.agenda import Agenda
 from tables.lanes import LANES_TABLE, lanes_table
+from tables.progress import PROGRESS_TABLE, progress_table
 from tables.sessions.closing import Change, ClosedSession, encode_closed
 from tables.sessions.spec import SessionSpec
 from tables.sessions.state import Partial, Sessions, merge_sessions
@@ -22,19 +24,29 @@ REASON_MAX = 300
 
 
 def session_tables(specs: tuple[SessionSpec, ...]) -> tuple[TableSpec, ...]:
-    """Tables of the global stage: users' rows by kind, sums, timers, marks of the lanes."""
-    return (*(spec.table() for spec in specs), stats_table(), timers_table(), lanes_table())
+    """Tables of the global stage: users' rows by kind, sums, timers and marks of the lanes."""
+    return (
+        *(spec.table() for spec in specs),
+        stats_table(),
+        timers_table(),
+        progress_table(),
+        lanes_table(),
+    )
 
 
-def effects_of(change: Change) -> Effects:
+def effects_of(change: Change, agenda: Agenda) -> Effects:
     """What a change means to the engine."""
     # The rows were read to be changed, and are whole: there is nothing left to merge.
     puts: dict[str, dict[bytes, object]] = {name: {**rows} for name, rows in change.rows.items()}
     updates: dict[str, dict[bytes, object]] = {}
     if change.stats.rows:
         updates[STATS_TABLE] = {**change.stats.rows}
-    if change.timers:
-        updates[TIMERS_TABLE] = {**change.timers}
+    for timer in change.timers:
+        agenda.put(timer)
+    if agenda.wanted:
+        updates[TIMERS_TABLE] = {**agenda.wanted}
+    if progress := agenda.changes():
+        updates[PROGRESS_TABLE] = {**progress}
     outputs = [_output(each) for each in change.said]
     return Effects(updates=updates, puts=puts, outputs=outputs, time_moved=bool(change.timers))
 
@@ -87,7 +99,7 @@ class MergeSessions:
             for user, sessions in users.items():
                 row = user.encode()
                 change.take_in(spec, row, table.get(row), sessions)
-        effects = effects_of(change)
+        effects = effects_of(change, Agenda(view))
         if marks:
             effects.updates[LANES_TABLE] = {**marks}
             effects.time_moved = True

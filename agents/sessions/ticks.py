@@ -8,13 +8,15 @@ from typing import Any
 
 from agents.sessions.merge import effects_of
 from app.engine.effects import Effects, View
-from tables.lanes import LANES_TABLE
+from tables.agenda import Agenda
+from tables.lanes import LANES_TABLE, lanes_without
+from tables.progress import PROGRESS_TABLE
 from tables.sessions.closing import Change, kept_sessions, parse_payload
 from tables.sessions.rows import EMPTY, UserSessions
 from tables.sessions.spec import SessionSpec
 from tables.sessions.stats import STATS_TABLE, StatsChange, hour_of
 from tables.sessions.times import session_times
-from tables.timers import TIMERS_TABLE, due_timers, lane_is_over
+from tables.timers import TIMERS_TABLE, Timer, lane_is_over
 
 FIRED_MAX = 500
 """Timers one tick fires: about 10 ms of work, so that no tick stalls the event loop."""
@@ -34,23 +36,27 @@ class ClosingTick:
 
     def __call__(self, partition: int, view: View, now_ms: int) -> Effects:  # noqa: ARG002 - the contract's signature
         """Closed sessions, their sums, and timers set again or removed."""
-        times = session_times(view, now_ms)
-        due = due_timers(view, times, self.fired_max)
-        if not due:
-            return Effects()
+        times, agenda = session_times(view, now_ms), Agenda(view)
+        fired: list[Timer] = []
+        unfinished = False
+        for lane in sorted(times.watermarks):
+            if len(fired) < self.fired_max:
+                due = agenda.due(lane, times, self.fired_max - len(fired))
+                agenda.done(lane, due.timers, due.upto_ms)
+                fired += due.timers
+                unfinished |= not due.whole
         kinds = {spec.fingerprint: spec for spec in self.specs}
         change = Change(StatsChange(now_ms))
-        for fingerprint, user in dict.fromkeys(parse_payload(timer.payload) for timer in due):
+        for fingerprint, user in dict.fromkeys(parse_payload(timer.payload) for timer in fired):
             spec = kinds.get(fingerprint)  # None: it was declared otherwise when it was set
             row = None if spec is None else view.table(spec.table_name).get(user)
             if spec is not None and row is not None:
                 change.fire(spec, user, row, times)
-        effects = effects_of(change)
-        fired = [timer.key() for timer in due]
-        effects.deletes[TIMERS_TABLE] = fired
-        # Set again means later: what fired was due, and what is set again is not.
-        if len(due) == self.fired_max:
-            effects.time_moved = True
+        effects = effects_of(change, agenda)
+        if fired:
+            # Set again means later: what fired was due, and what is set again is not.
+            effects.deletes[TIMERS_TABLE] = [timer.key() for timer in fired]
+        effects.time_moved |= unfinished
         return effects
 
 
@@ -69,7 +75,7 @@ class RetentionTick:
 
     def __call__(self, partition: int, view: View, now_ms: int) -> Effects:
         """Rows without the sessions that leave; deletes of those that are empty."""
-        times = session_times(view, now_ms)
+        times, agenda = session_times(view, now_ms), Agenda(view)
         change = Change(StatsChange(now_ms))
         deletes: dict[str, list[bytes]] = {}
         for spec in self.specs:
@@ -96,9 +102,10 @@ class RetentionTick:
         ]
         if lanes:
             deletes[LANES_TABLE] = lanes
-        effects = effects_of(change)
+            deletes[PROGRESS_TABLE] = [lane.encode() for lane in lanes_without(view, lanes)]
+        effects = effects_of(change, Agenda(view))
         effects.deletes = deletes
-        effects.time_moved = bool(due_timers(view, times, 1))
+        effects.time_moved = not all(agenda.due(lane, times, 1).whole for lane in times.watermarks)
         return effects
 
     def _expired_stats(self, partition: int, view: View, now_ms: int) -> list[bytes]:

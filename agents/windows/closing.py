@@ -9,6 +9,7 @@ from agents.topics import LOG_EVENTS, WINDOW_PARTIALS, WINDOWS_FINAL
 from agents.windows.agenda import Agenda, Window, window_of
 from app.engine.effects import Effects, Output, View
 from tables.lanes import EVERY, LaneTimes, lane_of, lane_times
+from tables.progress import PROGRESS_TABLE
 from tables.timers import TIMERS_TABLE, Timer
 from tables.windows.compose import merged
 from tables.windows.finals import (
@@ -19,7 +20,6 @@ from tables.windows.finals import (
     window_record,
 )
 from tables.windows.keys import row_key
-from tables.windows.progress import PROGRESS_TABLE
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats
 
@@ -52,15 +52,15 @@ class ClosingTick:
         for lane in sorted(times.watermarks):
             due = agenda.due(lane, times, self.closed_max)
             done: list[Timer] = []
-            for timer in due:
+            for timer in due.timers:
                 if closing.left == 0:
                     break
                 closing.fire(timer)
                 done.append(timer)
-            whole = len(done) == len(due) < self.closed_max
+            every = len(done) == len(due.timers)
             last = done[-1].due_ms if done else -1
-            agenda.done(lane, done, times.of_lane(lane) if whole else last)
-            closing.unfinished |= not whole
+            agenda.done(lane, done, due.upto_ms if every else last)
+            closing.unfinished |= not (every and due.whole)
             fired += [timer.key() for timer in done]
         return closing.effects(fired, partition, now_ms)
 

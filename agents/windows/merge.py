@@ -15,10 +15,10 @@ from app.engine.chunks import Chunk, ForeignChunkError, LaneMark, lane_key, read
 from app.engine.effects import Effects, Reject, TableSpec, View
 from app.engine.lanes import LIVE
 from tables.lanes import EVERY, FOREVER, LANES_TABLE, lane_of, lanes_table
+from tables.progress import PROGRESS_TABLE, progress_table
 from tables.timers import TIMERS_TABLE, timers_table
 from tables.windows.finals import finals_table
 from tables.windows.keys import pane_start_ms, parse_row_key, row_key
-from tables.windows.progress import PROGRESS_TABLE, progress_table
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats, merge_stats
 

@@ -9,11 +9,11 @@ from typing import Any, Final
 from agents.windows.agenda import Agenda, window_of
 from app.engine.effects import Effects, TableView, View
 from app.engine.lanes import LIVE
-from tables.lanes import LANES_TABLE, MARKS_MAX, lane_of
+from tables.lanes import LANES_TABLE, lanes_without
+from tables.progress import PROGRESS_TABLE
 from tables.timers import TIMERS_TABLE, lane_is_over
 from tables.windows.finals import FINALS_TABLE, Written, final_key
 from tables.windows.keys import after_prefix, parse_row_key, row_key
-from tables.windows.progress import PROGRESS_TABLE
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats
 
@@ -78,9 +78,7 @@ class RetentionTick:
                 effects.deletes[name] = expired
         gone = effects.deletes.get(LANES_TABLE)
         if gone:
-            left = {key for key, _ in view.table(LANES_TABLE).range(b"", None, limit=MARKS_MAX)}
-            lanes = {_lane(key) for key in gone} - {_lane(key) for key in left.difference(gone)}
-            effects.deletes[PROGRESS_TABLE] = [lane.encode() for lane in sorted(lanes)]
+            effects.deletes[PROGRESS_TABLE] = [lane.encode() for lane in lanes_without(view, gone)]
         if agenda.wanted:
             effects.updates[TIMERS_TABLE] = {**agenda.wanted}
             effects.time_moved = True
@@ -167,7 +165,3 @@ class _Finals:
             return True
         lo, hi = row_key(key, start_ms), row_key(key, start_ms + spec.size_ms)
         return not any(self._view.table(name).range(lo, hi, limit=1))
-
-
-def _lane(key: bytes) -> str:
-    return lane_of(key.decode())

@@ -65,7 +65,7 @@ class Change:
 
     stats: StatsChange
     rows: dict[str, dict[bytes, UserSessions]] = field(default_factory=dict)
-    timers: dict[bytes, bool] = field(default_factory=dict)
+    timers: list[Timer] = field(default_factory=list)
     said: list[ClosedSession] = field(default_factory=list)
 
     def take_in(
@@ -131,10 +131,8 @@ class Change:
         self.rows.setdefault(spec.table_name, {})[user] = row
 
     def _set(self, lane: str, spec: SessionSpec, session: Session, user: bytes) -> None:
-        timer = Timer(
-            LIVE if lane in EVERY else lane, due_ms(spec, session), timer_payload(spec, user)
-        )
-        self.timers[timer.key()] = True
+        lane = LIVE if lane in EVERY else lane
+        self.timers.append(Timer(lane, due_ms(spec, session), timer_payload(spec, user)))
 
     def _close(self, spec: SessionSpec, user: bytes, session: Session) -> Session:
         """The session with what is said of it from now on; its sums are corrected."""

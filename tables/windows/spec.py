@@ -19,9 +19,9 @@ from pydantic import (
 
 from tables.declared import Declarations, Location
 from tables.lanes import LANES_TABLE
+from tables.progress import PROGRESS_TABLE
 from tables.timers import TIMERS_TABLE
 from tables.windows.finals import FINALS_TABLE
-from tables.windows.progress import PROGRESS_TABLE
 from tables.windows.where import NAMES, Condition, parse_where
 from tables.windows.window import DAY_MS, PANES_MAX, ErrorsWhen, Kind, WindowSpec
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,8 +16,10 @@ from app.engine.effects import Effects, View
 from app.engine.lanes import LIVE, Lanes
 from app.engine.reading import Reading
 from app.engine.spec import AgentSpec
+from tables.agenda import Agenda
 from tables.lanes import FOREVER, LANES_TABLE, NEVER, LaneTimes, lane_times, lanes_table
-from tables.timers import TIMERS_TABLE, Timer, due_timers, parse_timer, set_timers, timers_table
+from tables.progress import PROGRESS_TABLE, progress_table
+from tables.timers import TIMERS_TABLE, Timer, parse_timer, timers_table
 
 timers = st.builds(
     Timer,
@@ -36,7 +41,7 @@ def test_timer_keys_round_trip_and_order_by_lane_then_time(one: Timer, other: Ti
 def step(batch: RecordBatch, view: View, now_ms: int) -> Effects:  # noqa: ARG001
     """``lane=time`` moves a lane, ``lane@time`` sets a timer."""
     effects = Effects(applied=len(batch), time_moved=True)
-    marks, wanted = {}, []
+    marks, agenda = {}, Agenda(view)
     for value in batch.values:
         text = (value or b"").decode()
         if "=" in text:
@@ -44,17 +49,27 @@ def step(batch: RecordBatch, view: View, now_ms: int) -> Effects:  # noqa: ARG00
             marks[f"0/{lane}".encode()] = LaneMark(int(at), int(at), idle=False)
         else:
             lane, at = text.split("@")
-            wanted.append(Timer(lane, int(at), text.encode()))
-    effects.updates = {LANES_TABLE: marks, TIMERS_TABLE: dict(set_timers(wanted))}
+            agenda.put(Timer(lane, int(at), text.encode()))
+    effects.updates = {
+        LANES_TABLE: marks,
+        TIMERS_TABLE: {**agenda.wanted},
+        PROGRESS_TABLE: {**agenda.changes()},
+    }
     return effects
 
 
 def fire(partition: int, view: View, now_ms: int) -> Effects:  # noqa: ARG001
-    due = due_timers(view, lane_times(view, "source"), LIMIT)
-    effects = Effects(time_moved=len(due) == LIMIT)
-    effects.deletes[TIMERS_TABLE] = [timer.key() for timer in due]
-    fired.extend(timer.payload.decode() for timer in due)
-    return effects if due else Effects()
+    times, agenda, effects = lane_times(view, "source"), Agenda(view), Effects()
+    keys: list[bytes] = []
+    for lane in sorted(times.watermarks):
+        due = agenda.due(lane, times, LIMIT)
+        agenda.done(lane, due.timers, due.upto_ms)
+        keys += [timer.key() for timer in due.timers]
+        fired.extend(timer.payload.decode() for timer in due.timers)
+        effects.time_moved |= not due.whole
+    effects.deletes[TIMERS_TABLE] = keys
+    effects.updates[PROGRESS_TABLE] = {**agenda.changes()}
+    return effects
 
 
 fired: list[str] = []
@@ -67,7 +82,7 @@ def driver() -> Driver:
         step=step,
         dead_letter_topic="dead",
         late_topic="late",
-        tables=(lanes_table(), timers_table()),
+        tables=(lanes_table(), timers_table(), progress_table()),
         changelog="changelog",
         on_time=fire,
     )
@@ -98,6 +113,48 @@ def test_more_timers_than_one_tick_takes_all_fire_in_order_of_time() -> None:
     made.feed("source", [b"=1", *(b"@%d" % at for at in range(19, 9, -1))])
     made.feed("source", [b"=50"])
     assert fired == [f"@{at}" for at in range(10, 20)]
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from("=@"), st.integers(0, 40)), min_size=1, max_size=8),
+        max_size=15,
+    )
+)
+def test_every_timer_fires_whenever_it_is_set_and_however_time_moves(
+    batches: list[list[tuple[str, int]]],
+) -> None:
+    made = driver()
+    known: set[str] = set()
+    for number, batch in enumerate(batches):
+        made.feed("source", [f"{kind}{at}".encode() for kind, at in batch])
+        known |= {f"@{at}" for kind, at in batch if kind == "@"}
+        made.feed("source", [b"=%d" % (number * 3)])
+    made.feed("source", [b"=99"])
+    assert set(fired) == known
+    assert made.rows("source", TIMERS_TABLE) == {}
+
+
+def test_a_scan_begins_where_the_last_one_ended() -> None:
+    class Scans(dict[bytes, bool]):
+        begins: ClassVar[list[bytes]] = []
+
+        def range(self, lo: bytes, hi: bytes | None, *, limit: int) -> list[tuple[bytes, bool]]:  # noqa: ARG002
+            self.begins.append(lo)
+            return [(key, True) for key in sorted(self) if key >= lo][:limit]
+
+    made, table = driver(), Scans()
+    made.feed("source", [b"@%d" % at for at in range(10, 20)])
+    made.feed("source", [b"=30"])
+    rows = made.rows("source", PROGRESS_TABLE)
+
+    class After:
+        def table(self, name: str) -> Mapping[bytes, object]:
+            return rows if name == PROGRESS_TABLE else table
+
+    due = Agenda(After()).due(LIVE, LaneTimes({LIVE: 40}), LIMIT)  # type: ignore[arg-type]
+    assert due.timers == []
+    assert table.begins == [Timer(LIVE, 19, b"").key()]
 
 
 def test_the_live_lane_has_come_nowhere_until_every_source_partition_was_heard_of() -> None:

@@ -16,7 +16,7 @@ from app.engine.driver import Driver
 from app.engine.effects import Output
 from tables.timers import TIMERS_TABLE
 from tables.windows.finals import WindowRecord
-from tables.windows.progress import PROGRESS_TABLE
+from tables.progress import PROGRESS_TABLE
 from tests.windows.closing import Closing, Event, counted, document, said
 from tests.windows.driver import MINUTE, TEN, at, minute_spec
 

@@ -24,7 +24,7 @@ from tables.lanes import LANES_TABLE
 from tables.sessions.spec import SessionSpec
 from tables.timers import TIMERS_TABLE
 from tables.windows.finals import FINALS_TABLE, decode_record
-from tables.windows.progress import PROGRESS_TABLE
+from tables.progress import PROGRESS_TABLE
 from tables.windows.spec import WindowSpec
 from tests.sessions.sessions_driver import users
 from tests.windows.driver import HOUR, MINUTE, NOW, TEN, event, minute_spec
