@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from app.broker.embedded import ensure_broker, stop_broker
 from tests.system.harness import Cluster, Worker
+
+# How long an example takes says something of the machine, and nothing of the code.
+settings.register_profile("patient", parent=settings(), deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
