@@ -132,16 +132,21 @@ class Driver:
         task_id, count = TaskId(topic, partition), len(values)
         first = self._offsets[task_id]
         self._offsets[task_id] = first + count
-        batch = RecordBatch(
-            topic,
-            partition,
-            range(first, first + count),
-            [self.clock.now_ms()] * count,
-            list(keys) if keys is not None else [None] * count,
-            list(values),
-            [headers] * count,
+        self.run(
+            RecordBatch(
+                topic,
+                partition,
+                range(first, first + count),
+                [self.clock.now_ms()] * count,
+                list(keys) if keys is not None else [None] * count,
+                list(values),
+                [headers] * count,
+            )
         )
-        task = self.tasks[task_id]
+
+    def run(self, batch: RecordBatch) -> None:
+        """Run every agent that a batch reaches."""
+        task = self.tasks[TaskId(batch.topic, batch.partition)]
         now_ms = self.clock.now_ms()
         for part, effects in run_step(task.spec.step, batch, task, now_ms, RECORD_BYTES_MAX):
             self._filling.apply(task, effects, now_ms, part)
@@ -150,13 +155,21 @@ class Driver:
     def advance(self, ms: int) -> None:
         """Let time pass, then run every agent's tick once."""
         self.clock.advance(ms)
-        now_ms = self.clock.now_ms()
         for task in self.tasks.values():
-            task.reading = Reading(0, now_ms)
-            if task.spec.tick is not None:
-                effects = task.spec.tick(task.id.partition, task, now_ms)
-                self._filling.apply(task, effects, now_ms, None)
+            task.reading = Reading(0, self.clock.now_ms())
+            self._tick(task)
         self._commit()
+
+    def tick(self, task_id: TaskId) -> None:
+        """Run one agent's tick for one partition."""
+        self._tick(self.tasks[task_id])
+        self._commit()
+
+    def _tick(self, task: Task) -> None:
+        if task.spec.tick is not None:
+            now_ms = self.clock.now_ms()
+            effects = task.spec.tick(task.id.partition, task, now_ms)
+            self._filling.apply(task, effects, now_ms, None)
 
     def _commit(self) -> None:
         self._commit_once()

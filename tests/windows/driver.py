@@ -1,29 +1,25 @@
-"""Both halves of the windows without a broker: events in, rows and answers out.
-
-``WindowsDriver`` runs the real steps and the real encodings; only transport and storage
-are replaced, by lists and dicts. Every batch is an epoch of its own.
-"""
+"""Windows on the brokerless engine, batch by batch: events in, rows and answers out."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
 
-from agents.log_events.step import LanesTick, LogEventsStep
-from agents.windows.local import LocalWindows
-from agents.windows.merge import MergeWindows, merge_tables
-from agents.windows.repartition import window_repartition
+from agents.log_events.agent import log_events_agent
+from agents.topics import LOG_EVENTS, WINDOW_PARTIALS
+from agents.windows.agent import windows_agent
 from agents.windows.retention import RetentionTick
 from app.engine.batch import Headers, RecordBatch
-from app.engine.chunks import Chunk, LaneMark, encode_chunk
-from app.engine.effects import Effects
+from app.engine.chunks import LaneMark
+from app.engine.driver import Driver
+from app.engine.effects import Effects, Step, View
+from app.engine.epoch import TaskId
 from app.engine.lanes import LANE_HEADER, Lanes
-from app.engine.reading import Reading
 from app.models.event import LogEvent, encode_event
 from tables.lanes import LANES_TABLE
 from tables.windows.answer import window_answer
@@ -31,7 +27,8 @@ from tables.windows.keys import key_prefix, parse_row_key
 from tables.windows.spec import ErrorsWhen, WindowSpec
 from tables.windows.stats import WindowStats
 
-PARTIALS = "window-partials"
+SOURCES = 3
+"""Partitions of ``log-events``."""
 MINUTE = 60_000
 HOUR = 60 * MINUTE
 TEN = 1_790_000_000_000 // HOUR * HOUR
@@ -119,51 +116,40 @@ def interleaved(left: RecordBatch, right: RecordBatch) -> RecordBatch:
     )
 
 
-class DictTable:
-    """A table of the engine in a dict."""
+class Heard:
+    """A step that keeps its last effects."""
 
-    def __init__(self) -> None:
-        self.rows: dict[bytes, Any] = {}
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self.effects = Effects()
 
-    def get(self, key: bytes) -> Any | None:
-        return self.rows.get(key)
-
-    def scan(self, prefix: bytes, limit: int) -> Iterable[tuple[bytes, Any]]:
-        rows = self.range(prefix, None, limit=limit)
-        return [(key, state) for key, state in rows if key.startswith(prefix)]
-
-    def range(
-        self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
-    ) -> Iterator[tuple[bytes, Any]]:
-        keys = sorted((k for k in self.rows if lo <= k and (hi is None or k < hi)), reverse=reverse)
-        return ((key, self.rows[key]) for key in keys[:limit])
-
-
-@dataclass
-class DictView:
-    """A partition's tables and lanes."""
-
-    lanes: Lanes = field(default_factory=Lanes)
-    reading: Reading = field(default_factory=Reading)
-    tables: dict[str, DictTable] = field(default_factory=dict)
-
-    def table(self, name: str) -> DictTable:
-        return self.tables[name]
+    def __call__(self, batch: RecordBatch, view: View, now_ms: int) -> Effects:
+        self.effects = self._step(batch, view, now_ms)
+        return self.effects
 
 
 class WindowsDriver:
-    """Feed batches to the local half and read what the global half knows afterwards."""
+    """Both agents of the windows: what is fed to the one, what the other knows afterwards.
 
-    def __init__(self, *specs: WindowSpec) -> None:
+    Windows are closed by nobody (``tests.windows.closing`` has that), and swept when told.
+    """
+
+    def __init__(self, *specs: WindowSpec, retention: RetentionTick | None = None) -> None:
         self.specs = specs or (minute_spec(),)
-        self.repartition = window_repartition(PARTIALS)
-        self.local = LogEventsStep((LocalWindows(self.specs, self.repartition),))
-        self.merge = MergeWindows(self.specs)
-        self.aggregates = {table.name: table.aggregate for table in merge_tables(self.specs)}
-        self.target = DictView(tables={name: DictTable() for name in self.aggregates})
-        self.sources: dict[int, DictView] = {}
-        self.retention = RetentionTick(self.specs, pause_ms=0)
-        self.now_ms = NOW
+        local, merge = log_events_agent(self.specs), windows_agent(self.specs)
+        self._local, self._merge = Heard(local.step), Heard(merge.step)
+        self._sweep = retention or RetentionTick(self.specs, pause_ms=0)
+        agents = (
+            replace(local, step=self._local),
+            replace(merge, step=self._merge, tick=self._swept, on_time=None),
+        )
+        self.driver = Driver(agents, {LOG_EVENTS: SOURCES, WINDOW_PARTIALS: 1}, NOW)
+        self._removed = 0
+
+    @property
+    def now_ms(self) -> int:
+        """The wall clock."""
+        return self.driver.clock.now_ms()
 
     def feed(
         self,
@@ -175,82 +161,66 @@ class WindowsDriver:
     ) -> Effects:
         """One batch through both halves; the local half's effects."""
         times = self.now_ms if ingest is None else ingest
-        return self.run(batch_of(values, times, partition=partition, lane=lane))
+        first = self.driver.tasks[TaskId(LOG_EVENTS, partition)].position
+        return self.run(batch_of(values, times, partition=partition, lane=lane, first_offset=first))
 
     def run(self, batch: RecordBatch) -> Effects:
         """One batch through both halves; the local half's effects, which must balance."""
-        view = self.sources.setdefault(batch.partition, DictView())
-        effects = self.local(batch, view, self.now_ms)
+        self.driver.run(batch)
+        effects = self._local.effects
         assert effects.applied + len(effects.rejects) + len(effects.late) == len(batch)
-        self._forward(batch.partition, view, effects)
+        assert not self._merge.effects.rejects
         return effects
 
-    def idle(self, now_ms: int) -> None:
-        """The wall clock moves: ticks of every source partition."""
-        self.now_ms = now_ms
-        for partition, view in self.sources.items():
-            view.reading = Reading(0, now_ms)
-            self._forward(partition, view, LanesTick()(partition, view, now_ms))
+    def idle(self, ms: int) -> None:
+        """The wall clock moves on, and nothing comes."""
+        self.driver.advance(ms)
 
     def sweep(self, now_ms: int) -> int:
         """One retention tick; the number of rows deleted."""
-        effects = self.retention(0, self.target, now_ms)
-        return sum(
-            self.target.tables[name].rows.pop(key, None) is not None
+        self.driver.clock.advance(now_ms - self.now_ms)
+        self._removed = 0
+        self.driver.tick(TaskId(WINDOW_PARTIALS, 0))
+        return self._removed
+
+    def _swept(self, partition: int, view: View, now_ms: int) -> Effects:
+        effects = self._sweep(partition, view, now_ms)
+        self._removed += sum(
+            view.table(name).get(key) is not None
             for name, keys in effects.deletes.items()
             for key in keys
         )
+        return effects
 
     def merge_records(self, values: Sequence[bytes | None]) -> Effects:
         """Records of ``window-partials`` into the global half."""
-        batch = batch_of(values, self.now_ms, topic=PARTIALS)
-        effects = self.merge(batch, self.target, self.now_ms)
-        assert effects.applied + len(effects.rejects) == len(batch)
-        for name, states in effects.puts.items():
-            rows, aggregate = self.target.tables[name].rows, self.aggregates[name]
-            for key, state in states.items():
-                rows[key] = aggregate.decode(aggregate.encode(state))
-        for name, updates in effects.updates.items():
-            rows, aggregate = self.target.tables[name].rows, self.aggregates[name]
-            for key, partial in updates.items():
-                held = rows.get(key)
-                state = partial if held is None else aggregate.merge(held, partial)
-                rows[key] = aggregate.decode(aggregate.encode(state))
+        self.driver.feed(WINDOW_PARTIALS, values)
+        effects = self._merge.effects
+        assert effects.applied + len(effects.rejects) == len(values)
         return effects
+
+    def lanes(self, partition: int = 0) -> Lanes:
+        """Lanes of a partition of ``log-events``."""
+        return self.driver.tasks[TaskId(LOG_EVENTS, partition)].lanes
 
     def rows(self, key: str, name: str | None = None) -> list[tuple[int, WindowStats]]:
         """Rows of a key as (start, stats), oldest first."""
-        table = self.target.tables[name or self.specs[0].name]
-        found = table.scan(key_prefix(key), 10_000)
-        return [(parse_row_key(raw)[1], stats) for raw, stats in found]
+        prefix = key_prefix(key)
+        found = sorted(self.all_rows(name).items())
+        return [(parse_row_key(raw)[1], stats) for raw, stats in found if raw.startswith(prefix)]
 
     def all_rows(self, name: str | None = None) -> dict[bytes, WindowStats]:
         """Every row of a window's table."""
-        return dict(self.target.tables[name or self.specs[0].name].rows)
+        rows = self.driver.rows(WINDOW_PARTIALS, name or self.specs[0].name)
+        return cast("dict[bytes, WindowStats]", rows)
 
     def marks(self) -> dict[str, LaneMark]:
         """Lane marks as the global half knows them."""
-        return {k.decode(): v for k, v in self.target.tables[LANES_TABLE].rows.items()}
+        rows = self.driver.rows(WINDOW_PARTIALS, LANES_TABLE)
+        return {key.decode(): cast("LaneMark", mark) for key, mark in rows.items()}
 
     def windows(self, key: str, name: str | None = None) -> list[dict[str, Any]]:
         """The answer to a query of a key, as its JSON says it."""
         spec = next(s for s in self.specs if s.name == (name or self.specs[0].name))
         answers = window_answer(spec, self.rows(key, spec.name), self.marks())
         return [msgspec.to_builtins(each) for each in answers]
-
-    def _forward(self, source: int, view: DictView, effects: Effects) -> None:
-        marks = {}
-        if effects.lanes is not None:
-            for name, lane in view.lanes:
-                marks[name] = LaneMark(lane.seen_ms, lane.watermark_ms, idle=True)
-            for name, lane in effects.lanes:
-                marks[name] = LaneMark(lane.seen_ms, lane.watermark_ms, lane.idle)
-            view.lanes = effects.lanes
-        partials = [
-            repartition.encode(key, stats)
-            for repartition, values in effects.partials
-            for key, stats in values.items()
-        ]
-        if marks or partials:
-            merged = self.merge_records([encode_chunk(Chunk(source, marks, partials))])
-            assert not merged.rejects

@@ -129,7 +129,7 @@ def test_an_event_without_the_key_is_applied_but_in_no_window():
     driver = WindowsDriver()
     effects = driver.feed([event(TEN, None, type="metric")])
     assert (effects.applied, effects.late, driver.all_rows()) == (1, [], {})
-    assert driver.sources[0].lanes.watermark("") == TEN
+    assert driver.lanes().watermark("") == TEN
 
 
 def test_a_record_late_for_two_windows_is_counted_once_and_in_both_rows():
@@ -188,7 +188,7 @@ def test_every_event_is_counted_or_late_and_no_watermark_goes_back(
     before: dict[str, int] = {}
     for moment, lane in arrivals:
         late += len(driver.feed([event(TEN + moment)], lane=lane).late)
-        after = {name: known.watermark_ms for name, known in driver.sources[0].lanes}
+        after = {name: known.watermark_ms for name, known in driver.lanes()}
         assert all(after[name] >= watermark for name, watermark in before.items())
         before = after
     rows = driver.all_rows().values()
@@ -249,9 +249,9 @@ def test_a_window_is_final_once_every_lane_that_fed_it_is_idle():
     driver.feed([event(TEN)])
     driver.feed([event(TEN)], partition=1, lane="file-1")
     assert driver.windows("/a")[0]["state"] == "open"
-    driver.idle(driver.now_ms + 29_999)
+    driver.idle(29_999)
     assert driver.windows("/a")[0]["state"] == "open"
-    driver.idle(driver.now_ms + 1)
+    driver.idle(1)
     assert driver.windows("/a")[0]["state"] == "final"
     assert driver.marks()["1/file-1"].idle
     assert driver.marks()["0/"].idle
@@ -260,7 +260,7 @@ def test_a_window_is_final_once_every_lane_that_fed_it_is_idle():
 def test_a_backlog_older_than_the_idle_timeout_does_not_retire_its_lane():
     driver = WindowsDriver()
     driver.feed([event(TEN)], lane="file-1", ingest=driver.now_ms - HOUR)
-    driver.idle(driver.now_ms + 1_000)
+    driver.idle(1_000)
     assert not driver.marks()["0/file-1"].idle
 
 

@@ -9,21 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.log_events.agent import log_events_agent
+from agents.topics import LOG_EVENTS, WINDOW_PARTIALS
+from agents.windows.agent import windows_agent
 from agents.windows.repartition import decode_partial, encode_partial, window_repartition
 from agents.windows.retention import PAUSE_MS, WHOLE_EACH, RetentionTick
 from app.engine.chunks import Chunk, LaneMark, decode_chunk, encode_chunk
-from tables.windows.keys import row_key
+from app.engine.epoch import TaskId
 from tables.windows.stats import WindowStats
 from tests.windows.driver import (
     HOUR,
     MINUTE,
     NOW,
     TEN,
-    DictTable,
     WindowsDriver,
     event,
     minute_spec,
 )
+from tests.windows.world import World
 
 NAME = "requests_per_endpoint"
 UNWRITTEN = minute_spec(kind="sliding")
@@ -127,8 +130,9 @@ def test_retention_counts_from_the_last_update_not_from_event_time():
 
 
 def test_rows_stop_growing_when_each_sweep_sees_a_slice():
-    driver = WindowsDriver(replace(UNWRITTEN, retention_ms=10 * MINUTE))
-    driver.retention = RetentionTick(driver.specs, rows_per_tick=7, pause_ms=0)
+    spec = replace(UNWRITTEN, retention_ms=10 * MINUTE)
+    retention = RetentionTick((spec,), rows_per_tick=7, pause_ms=0)
+    driver = WindowsDriver(spec, retention=retention)
     most = 0
     for minute in range(60):
         now = NOW + minute * MINUTE
@@ -139,22 +143,24 @@ def test_rows_stop_growing_when_each_sweep_sees_a_slice():
     assert most == 3 * 11
 
 
-def test_a_round_looks_at_the_front_of_each_key_and_at_what_expired_behind_it():
-    looked: list[int] = []
-
-    class Counting(DictTable):
-        def range(self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False):
-            rows = list(super().range(lo, hi, limit=limit, reverse=reverse))
-            looked.append(len(rows))
-            return iter(rows)
-
-    driver = WindowsDriver(replace(UNWRITTEN, retention_ms=10 * MINUTE))
+def test_a_round_looks_at_the_front_of_each_key_and_at_what_expired_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    spec, looked = replace(UNWRITTEN, retention_ms=10 * MINUTE), []
+    driver = WindowsDriver(spec)
     for minute in range(12):
         now = NOW + minute * MINUTE
         driver.feed([event(TEN + minute * MINUTE, f"/{i}") for i in range(5)], ingest=now)
-    counting = Counting()
-    counting.rows = driver.target.tables[NAME].rows
-    driver.target.tables[NAME] = counting
+    store = driver.driver._stores[TaskId(WINDOW_PARTIALS, 0)]
+    inner = store.range
+
+    def counted(family: str, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False):
+        rows = list(inner(family, lo, hi, limit=limit, reverse=reverse))
+        if family == spec.table().identity:
+            looked.append(len(rows))
+        return iter(rows)
+
+    monkeypatch.setattr(store, "range", counted)
     driver.sweep(NOW + 5 * MINUTE)
     assert sum(looked) == 5
     driver.sweep(NOW + 11 * MINUTE + 1)  # two have expired of each key
@@ -172,24 +178,31 @@ def test_rows_behind_older_ones_that_stay_are_removed_by_a_round_over_all():
 
 
 def test_rounds_pause_once_they_are_through():
-    driver = WindowsDriver(replace(UNWRITTEN, retention_ms=10 * MINUTE))
-    driver.retention = RetentionTick(driver.specs)
+    spec = replace(UNWRITTEN, retention_ms=10 * MINUTE)
+    driver = WindowsDriver(spec, retention=RetentionTick((spec,)))
     driver.feed([event(TEN)], ingest=NOW)
     assert driver.sweep(NOW + 10 * MINUTE) == 0
     assert driver.sweep(NOW + 10 * MINUTE + PAUSE_MS - 1) == 0
     assert driver.sweep(NOW + 10 * MINUTE + PAUSE_MS) == 1
 
 
-def test_a_row_updated_since_the_last_commit_is_not_removed():
-    driver = WindowsDriver()
-    driver.feed([event(TEN)], ingest=NOW)
-    committed = driver.target.tables[NAME]
-    stale = dict(committed.rows)
-    fresh = driver.aggregates[NAME].merge(
-        stale[row_key("/a", TEN)], WindowStats(count=1, updated_ms=NOW + 48 * HOUR)
-    )
-    committed.get = lambda _: fresh  # type: ignore[method-assign]  # the working state
-    assert driver.retention(0, driver.target, NOW + 48 * HOUR).deletes.get(NAME) is None
+@pytest.mark.parametrize("updated", [True, False])
+def test_a_row_updated_since_the_last_commit_is_not_removed(updated: bool):
+    spec = (UNWRITTEN,)
+    agents = (log_events_agent(spec), windows_agent(spec))
+    world = World(agents, {LOG_EVENTS: 1, WINDOW_PARTIALS: 1}, NOW)
+    world.put(LOG_EVENTS, [event(TEN)], 0)
+    world.settle()
+    world.clock.advance(48 * HOUR)
+    if updated:
+        world.put(LOG_EVENTS, [event(TEN)], 0)
+        assert world.pump(TaskId(LOG_EVENTS, 0))
+        assert world.commit()
+        assert world.pump(TaskId(WINDOW_PARTIALS, 0))
+    world.tick()
+    world.commit()
+    rows = world.rows(WINDOW_PARTIALS, NAME)
+    assert [stats.count for stats in rows.values()] == ([2] if updated else [])
 
 
 def test_a_chunk_round_trips_the_lanes_it_carries():
