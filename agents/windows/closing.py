@@ -18,6 +18,7 @@ from tables.windows.finals import (
     encode_record,
     final_key,
     window_record,
+    written_as,
 )
 from tables.windows.keys import row_key
 from tables.windows.spec import WindowSpec
@@ -145,8 +146,7 @@ class _Closing:
             record = window_record(spec, key, start_ms, stats, revision, final=True)
             named = f"{name}/{key}".encode()
             effects.outputs.append(Output(WINDOWS_FINAL, named, encode_record(record), origin))
-            written = Written(revision, stats.count, spec.identity, now_ms)
-            revisions[final_key(name, key, start_ms)] = written
+            revisions[final_key(name, key, start_ms)] = written_as(spec, stats, record, now_ms)
         if revisions:
             effects.updates[FINALS_TABLE] = {**revisions}
         if self._agenda.wanted:

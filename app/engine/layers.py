@@ -69,6 +69,12 @@ class Layers:
             state = cached(owner, key)
             yield key, decode(raw) if state is None else state
 
+    def stored(
+        self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """The same rows, encoded."""
+        return self._store.range(self.spec.identity, lo, hi, limit=limit, reverse=reverse)
+
     def merge(self, partials: Mapping[bytes, Any]) -> None:
         """Merge partials into the open layer."""
         merge, merged, get = self.spec.aggregate.merge, {}, self.get
@@ -160,3 +166,9 @@ class CommittedRows:
     ) -> Iterator[tuple[bytes, Any]]:
         """Committed rows with ``lo <= key < hi``, at most ``limit``."""
         return self._layers.range(lo, hi, limit=limit, reverse=reverse)
+
+    def stored(
+        self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """The same rows, encoded."""
+        return self._layers.stored(lo, hi, limit=limit, reverse=reverse)

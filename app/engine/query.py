@@ -43,6 +43,12 @@ class CommittedTable(Protocol):
         """Rows with ``lo <= key < hi`` in key order (``reverse``: from the end), at most limit."""
         ...
 
+    def stored(
+        self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """The same rows as :meth:`range`, encoded: for who needs but a part of each."""
+        ...
+
 
 class Replica(Protocol):
     """What this worker holds of a partition, as its owner or as a standby of it."""

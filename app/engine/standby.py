@@ -55,6 +55,12 @@ class StandbyRows:
         for key, raw in self._store.range(self._identity, lo, hi, limit=limit, reverse=reverse):
             yield key, self._decode(raw)
 
+    def stored(
+        self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """The same rows, encoded."""
+        return self._store.range(self._identity, lo, hi, limit=limit, reverse=reverse)
+
 
 class Standbys:
     """All standbys of one worker. Methods are called on the event loop."""

@@ -12,15 +12,16 @@ from app.engine.chunks import LaneMark
 from tables import sketch
 from tables.history.span import Place
 from tables.lanes import EVERY
-from tables.windows.compose import Pane
 from tables.windows.figures import figures_of
+from tables.windows.finals import Written
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats
+from tables.windows.stored import StoredStats
 
 State = Literal["open", "closed", "final"]
 
 STATES: tuple[State, ...] = get_args(State)
-NO_REVISIONS: Mapping[int, int] = MappingProxyType({})
+NOTHING_WRITTEN: Mapping[int, Written] = MappingProxyType({})
 
 
 class WindowAnswer(msgspec.Struct, frozen=True, gc=False):
@@ -76,31 +77,36 @@ def window_state(spec: WindowSpec, start_ms: int, watermark_ms: int | None) -> S
 
 def window_answer(
     spec: WindowSpec,
-    windows: Iterable[Pane],
+    windows: Iterable[tuple[int, WindowStats | StoredStats]],
     lane_marks: Mapping[str, LaneMark],
-    revisions: Mapping[int, int] = NO_REVISIONS,
+    written: Mapping[int, Written] = NOTHING_WRITTEN,
 ) -> list[WindowAnswer]:
-    """Answers for windows ``(start, state)`` of one key; ``revisions`` by start."""
+    """Answers for windows ``(start, state)`` of one key; what was ``written`` by start."""
     watermarks: dict[tuple[str, ...], int | None] = {}
-    answers = []
+    meaning, answers = spec.identity, []
     for start, stats in windows:
         if stats.lanes not in watermarks:  # nearly all rows are fed by the same few lanes
             watermarks[stats.lanes] = row_watermark_ms(stats.lanes, lane_marks)
         state = window_state(spec, start, watermarks[stats.lanes])
-        answers.append(_answer(spec, start, stats, state, revisions.get(start, 0)))
+        answers.append(_answer(spec, meaning, start, stats, state, written.get(start)))
     return answers
 
 
 def _answer(
-    spec: WindowSpec, start_ms: int, stats: WindowStats, state: State, revision: int
+    spec: WindowSpec,
+    meaning: str,
+    start_ms: int,
+    stats: WindowStats | StoredStats,
+    state: State,
+    written: Written | None,
 ) -> WindowAnswer:
-    figures = figures_of(stats)
+    figures = figures_of(stats, None if written is None else written.quantiles_of(stats, meaning))
     codes = stats.codes
     return WindowAnswer(
         start_ms,
         start_ms + spec.size_ms,
         state,
-        revision,
+        0 if written is None else written.revision,
         stats.count,
         stats.errors,
         figures.sum,

@@ -11,9 +11,10 @@ import msgspec
 
 from app.engine.effects import Aggregate, TableSpec
 from tables import sketch
-from tables.windows.figures import figures_of
+from tables.windows.figures import Quantiles, figures_of
 from tables.windows.keys import row_key
 from tables.windows.stats import WindowStats
+from tables.windows.stored import StoredStats
 from tables.windows.window import WindowSpec
 
 FINALS_TABLE = "finals"
@@ -22,14 +23,22 @@ FINALS_TABLE = "finals"
 class Written(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What was written of a window last.
 
-    ``count`` events were in it. ``meaning`` is the identity of the window's declaration,
-    ``updated_ms`` when it was written (wall clock).
+    ``count`` events were in it, the latest of them of ``fed_ms`` (ingest time). ``meaning`` is
+    the identity of the window's declaration, ``updated_ms`` when it was written (wall clock).
+    ``quantiles`` are those of the record; None: it has none, or they were not kept.
     """
 
     revision: int
     count: int
     meaning: str
     updated_ms: int
+    fed_ms: int = 0
+    quantiles: Quantiles | None = None
+
+    def quantiles_of(self, stats: WindowStats | StoredStats, meaning: str) -> Quantiles | None:
+        """Those of a window's state, if nothing came after it was written; None: look."""
+        same = self.count == stats.count and self.fed_ms == stats.updated_ms
+        return self.quantiles if same and self.meaning == meaning else None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -132,3 +141,10 @@ def window_record(
         stats.late,
         {str(code): stats.codes[code] for code in sorted(stats.codes)} if spec.codes else None,
     )
+
+
+def written_as(spec: WindowSpec, stats: WindowStats, record: WindowRecord, now_ms: int) -> Written:
+    """What is remembered of a final record of a window's state."""
+    p50, p95, p99 = record.p50, record.p95, record.p99
+    quantiles = None if p50 is None or p95 is None or p99 is None else (p50, p95, p99)
+    return Written(record.revision, stats.count, spec.identity, now_ms, stats.updated_ms, quantiles)

@@ -69,10 +69,15 @@ class WindowStats(
     @property
     def stddev(self) -> float | None:
         """Population standard deviation in microseconds; None: no value."""
-        if self.n == 0:
-            return None
-        # n^2 times the variance, in integers: nothing cancels that was rounded before.
-        return sqrt(self.n * self.sumsq - self.sum * self.sum) / self.n
+        return deviation(self.n, self.sum, self.sumsq)
+
+
+def deviation(n: int, total: int, squares: int) -> float | None:
+    """Population standard deviation of ``n`` values, from their sum and that of their squares."""
+    if n == 0:
+        return None
+    # n^2 times the variance, in integers: nothing cancels that was rounded before.
+    return sqrt(n * squares - total * total) / n
 
 
 EMPTY = WindowStats()

@@ -135,6 +135,8 @@ def test_ranges_and_scans_see_committed_rows_only(store: Store, layers: Layers) 
     assert list(layers.scan(b"a", 9)) == [(b"aa", 1), (b"ab", 2)]
     assert list(layers.scan(b"a", 1)) == [(b"aa", 1)]
     assert list(CommittedRows(layers).range(b"b", None, limit=1)) == [(b"b", 3)]
+    stored = CommittedRows(layers).stored(b"", b"b", limit=9, reverse=True)
+    assert [(key, COUNTS.aggregate.decode(raw)) for key, raw in stored] == [(b"ab", 2), (b"aa", 1)]
 
 
 _KEYS = st.sampled_from([b"a", b"b", b"c"])

@@ -31,7 +31,7 @@ from tables.history.reader import History
 from tables.lanes import LANES_TABLE
 from tables.windows.keys import row_key
 from tables.windows.spec import ErrorsWhen, WindowSpec
-from tables.windows.stats import WindowStats
+from tables.windows.stats import WindowStats, encode_stats
 from web.entities.comparing import Latest
 from web.entities.room import EntityRoom
 from web.gateway.logs import LogsGateway
@@ -121,6 +121,12 @@ class MemoryTable:
         if reverse:
             keys.reverse()
         return iter([(key, self.rows[key]) for key in keys[:limit]])
+
+    def stored(
+        self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        rows = self.range(lo, hi, limit=limit, reverse=reverse)
+        return ((key, encode_stats(state)) for key, state in rows)
 
 
 @dataclass

@@ -15,8 +15,9 @@ from tables.windows.finals import FINALS_TABLE, Written, final_key
 from tables.windows.keys import row_key
 from tables.windows.stats import EMPTY, WindowStats, merge_stats
 from tests.web.fakes import MINUTE, NOW, SPEC, MemoryTable, cluster_of, running_worker, stats_of
-from web.queries.panes import newest_panes, newest_windows, revisions
+from web.queries.panes import newest_windows, what_was_written
 from web.queries.params import WINDOWS_MAX
+from web.queries.rows import Read
 from web.queries.times import TimeRange
 
 HOPPING = replace(
@@ -52,12 +53,8 @@ def test_rolling_and_composing_are_merging(given_starts: set[int]):
     assert merged([]) == EMPTY
 
 
-def read(table: MemoryTable, wanted: TimeRange) -> list[Pane]:
-    async def run() -> list[Pane]:
-        panes = await newest_panes(lambda: table, HOPPING, "/a", wanted)
-        return await newest_windows(HOPPING, panes, wanted)
-
-    return asyncio.run(run())
+def read(table: MemoryTable, wanted: TimeRange) -> list[Read]:
+    return asyncio.run(newest_windows(lambda: table, HOPPING, "/a", wanted))
 
 
 @given(starts, st.one_of(st.none(), st.integers(0, 40)), st.one_of(st.none(), st.integers(1, 45)))
@@ -94,9 +91,10 @@ def test_revisions_are_those_of_the_windows_asked_for():
         table.rows[final_key("hopping", key, start)] = Written(3, 1, HOPPING.identity, NOW)
     table.rows[final_key("hopping2", "/a", MINUTE)] = Written(9, 1, "", NOW)
     windows = [(start, EMPTY) for start in (MINUTE, 2 * MINUTE)]
-    assert revisions(table, HOPPING, "/a", windows) == {MINUTE: 3, 2 * MINUTE: 3}
-    assert revisions(table, HOPPING, "/a", []) == {}
-    assert revisions(table, replace(HOPPING, kind="sliding"), "/a", windows) == {}
+    found = what_was_written(table, HOPPING, "/a", windows)
+    assert {start: each.revision for start, each in found.items()} == {MINUTE: 3, 2 * MINUTE: 3}
+    assert what_was_written(table, HOPPING, "/a", []) == {}
+    assert what_was_written(table, replace(HOPPING, kind="sliding"), "/a", windows) == {}
 
 
 async def test_windows_are_filtered_by_their_state_and_tell_their_revision():

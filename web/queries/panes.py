@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from app.engine.chunks import LaneMark
 from app.engine.query import CommittedTable, Queries
 from tables.lanes import EVERY, LANES_TABLE, MARKS_MAX, LaneTimes
 from tables.windows.compose import Pane, rolled
-from tables.windows.finals import final_key
+from tables.windows.finals import Written, final_key
 from tables.windows.keys import START_MAX, pane_start_ms
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats
+from tables.windows.stored import StoredStats
 from web.queries.params import WINDOWS_MAX
-from web.queries.rows import OpenTable, in_slices, newest_rows_sliced
+from web.queries.rows import (
+    OpenTable,
+    Read,
+    in_slices,
+    newest_rows_sliced,
+    newest_stored_sliced,
+)
 from web.queries.scatter import PARTIALS_TOPIC
 from web.queries.times import TimeRange
 
@@ -29,15 +36,21 @@ async def newest_panes(
     )
 
 
-async def newest_windows(spec: WindowSpec, panes: Sequence[Pane], wanted: TimeRange) -> list[Pane]:
-    """The newest windows that start in the range, put together of their panes, in slices."""
+async def newest_windows(
+    open_table: OpenTable, spec: WindowSpec, key: str, wanted: TimeRange
+) -> list[Read]:
+    """The newest windows that start in the range, oldest first, in slices.
+
+    One that is a single pane is not decoded further than its histogram.
+    """
     if spec.panes == 1:
-        return list(panes)
+        return await newest_stored_sliced(open_table, key, wanted, WINDOWS_MAX)
+    panes = await newest_panes(open_table, spec, key, wanted)
     from_ms = wanted.from_ms or 0
     if len(panes) >= WINDOWS_MAX + spec.panes - 1:
         from_ms = max(from_ms, panes[0][0])  # windows that start before may hold older panes
     to_ms = START_MAX if wanted.to_ms is None else wanted.to_ms
-    found = [
+    found: list[Read] = [
         (start, stats)
         async for start, stats in in_slices(rolled(panes, spec.size_ms, spec.advance_ms))
         if from_ms <= start < to_ms
@@ -45,16 +58,16 @@ async def newest_windows(spec: WindowSpec, panes: Sequence[Pane], wanted: TimeRa
     return found[-WINDOWS_MAX:]
 
 
-def revisions(
-    table: CommittedTable, spec: WindowSpec, key: str, windows: Sequence[Pane]
-) -> Mapping[int, int]:
-    """How often each window was written, by start; of a former declaration as well."""
+def what_was_written(
+    table: CommittedTable, spec: WindowSpec, key: str, windows: Sequence[Read]
+) -> Mapping[int, Written]:
+    """What was written of each window last, by start; under a former declaration as well."""
     if not spec.closes or not windows:
         return {}
     first, last = windows[0][0], windows[-1][0]
     lo, hi = final_key(spec.name, key, first), final_key(spec.name, key, last + 1)
     rows = table.range(lo, hi, limit=WINDOWS_MAX + spec.panes)
-    return {pane_start_ms(raw): written.revision for raw, written in rows}
+    return {pane_start_ms(raw): written for raw, written in rows}
 
 
 def times_of(queries: Queries, partition: int, source_topic: str) -> LaneTimes:
@@ -67,10 +80,13 @@ def times_of(queries: Queries, partition: int, source_topic: str) -> LaneTimes:
     return LaneTimes.of(marks, len(queries.owners(source_topic)))
 
 
-def lane_marks(table: CommittedTable, rows: Sequence[WindowStats]) -> Mapping[str, LaneMark]:
+def lane_marks(
+    table: CommittedTable, rows: Iterable[WindowStats | StoredStats]
+) -> Mapping[str, LaneMark]:
     """Marks of the lanes that fed the rows; at most :data:`MARKS_MAX` where they name none."""
-    if any(stats.lanes == EVERY for stats in rows):
+    fed = {stats.lanes for stats in rows}
+    if EVERY in fed:
         return {raw.decode(): mark for raw, mark in table.range(b"", None, limit=MARKS_MAX)}
-    names = {name for stats in rows for name in stats.lanes}
+    names = {name for lanes in fed for name in lanes}
     marks = ((name, table.get(name.encode())) for name in names)
     return {name: mark for name, mark in marks if mark is not None}

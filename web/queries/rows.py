@@ -17,6 +17,7 @@ from tables.windows.keys import (
     row_key,
 )
 from tables.windows.stats import WindowStats
+from tables.windows.stored import StoredStats, decode_stored
 from web.queries.times import TimeRange
 
 SLICE: Final = 32
@@ -31,6 +32,8 @@ OpenTable = Callable[[], CommittedTable]
 """Opened anew for each key: between two slices the partition may have left this worker."""
 
 T = TypeVar("T")
+Read = tuple[int, WindowStats | StoredStats]
+"""Start of a window (epoch ms) and its state, as much of it as was decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +64,40 @@ def newest_rows(
     return rows
 
 
+def newest_stored(table: CommittedTable, key: str, wanted: TimeRange, limit: int) -> list[Read]:
+    """As :func:`newest_rows`, histograms left encoded."""
+    lo, hi = _bounds(key, wanted)
+    stored = table.stored(lo, hi, limit=limit, reverse=True)
+    rows: list[Read] = [(pane_start_ms(raw), decode_stored(state)) for raw, state in stored]
+    rows.reverse()
+    return rows
+
+
 async def newest_rows_sliced(
     open_table: OpenTable, key: str, wanted: TimeRange, limit: int
 ) -> list[tuple[int, WindowStats]]:
     """As :func:`newest_rows`, in slices between which the event loop has its turn."""
-    found: list[list[tuple[int, WindowStats]]] = []
+    return await _sliced(newest_rows, open_table, key, wanted, limit)
+
+
+async def newest_stored_sliced(
+    open_table: OpenTable, key: str, wanted: TimeRange, limit: int
+) -> list[Read]:
+    """As :func:`newest_stored`, in slices between which the event loop has its turn."""
+    return await _sliced(newest_stored, open_table, key, wanted, limit)
+
+
+async def _sliced(
+    newest: Callable[[CommittedTable, str, TimeRange, int], list[tuple[int, T]]],
+    open_table: OpenTable,
+    key: str,
+    wanted: TimeRange,
+    limit: int,
+) -> list[tuple[int, T]]:
+    found: list[list[tuple[int, T]]] = []
     left = limit
     while left > 0:
-        rows = newest_rows(open_table(), key, wanted, min(left, ROWS_SLICE))
+        rows = newest(open_table(), key, wanted, min(left, ROWS_SLICE))
         found.append(rows)
         if len(rows) < ROWS_SLICE:
             break

@@ -15,11 +15,10 @@ from tables.windows.answer import State, WindowAnswer, row_watermark_ms, window_
 from tables.windows.finals import FINALS_TABLE
 from tables.windows.keys import fits
 from tables.windows.spec import WindowSpec
-from tables.windows.stats import WindowStats
 from web.peers import PeerError, Peers
 from web.problem import Kind, ProblemError, json_response
 from web.queries.archive import SPAN_MAX, Archive, reaches_back
-from web.queries.panes import lane_marks, newest_panes, newest_windows, revisions
+from web.queries.panes import lane_marks, newest_windows, what_was_written
 from web.queries.params import (
     Consistency,
     parse_consistency,
@@ -27,7 +26,7 @@ from web.queries.params import (
     parse_state,
     within,
 )
-from web.queries.rows import OpenTable, has_key, parts
+from web.queries.rows import OpenTable, Read, has_key, parts
 from web.queries.scatter import (
     HOP_TIMEOUT_S,
     PARTIALS_TOPIC,
@@ -160,23 +159,22 @@ class WindowQueries:
                     "position": replica.position,
                     "staleness_ms": replica.staleness_ms,
                 }
-            panes = await newest_panes(open_table, spec, key, asked.wanted)
-            if not panes and not asked.back and not has_key(open_table(), key):
+            found = await newest_windows(open_table, spec, key, asked.wanted)
+            if not found and not asked.back and not has_key(open_table(), key):
                 return None
             lanes = self._opener(partition, LANES_TABLE, asked.consistency)
-            marks = lane_marks(lanes(), [stats for _, stats in panes])
-            found = await newest_windows(spec, panes, asked.wanted)
+            marks = lane_marks(lanes(), (stats for _, stats in found))
             finals = self._opener(partition, FINALS_TABLE, asked.consistency)
-            written = revisions(finals(), spec, key, found)
+            windows: list[WindowAnswer] = []
+            async for part in parts(found):
+                written = what_was_written(finals(), spec, key, part)
+                windows += window_answer(spec, part, marks, written)
             if not reading:
                 reading["staleness_ms"] = self._queries.staleness_ms(PARTIALS_TOPIC, partition)
         except NotReadyError as exc:
             raise restoring(exc) from exc
         except NotOwnedError as exc:
             raise moving() from exc
-        windows: list[WindowAnswer] = []
-        async for part in parts(found):
-            windows += window_answer(spec, part, marks, written)
         if asked.state is not None:
             windows = [each for each in windows if each.state == asked.state]
         head = {
@@ -186,7 +184,7 @@ class WindowQueries:
             "advance_ms": spec.advance_ms,
             "partition": partition,
             "worker": self._queries.worker,
-            "watermark_ms": _watermark_ms([stats for _, stats in panes], marks),
+            "watermark_ms": _watermark_ms(found, marks),
             "partial": False,
             **reading,
         }
@@ -219,8 +217,8 @@ def _wanted(spec: WindowSpec, query: Mapping[str, str], now_ms: int) -> tuple[Ti
     return within(TimeRange(given.from_ms, to_ms), spec.advance_ms, SPAN_MAX), True
 
 
-def _watermark_ms(rows: Sequence[WindowStats], marks: Mapping[str, LaneMark]) -> int | None:
+def _watermark_ms(rows: Sequence[Read], marks: Mapping[str, LaneMark]) -> int | None:
     """How far the lanes that fed the rows have come at least; None: none is awake."""
-    fed = {stats.lanes for stats in rows}
+    fed = {stats.lanes for _, stats in rows}
     ats = (row_watermark_ms(lanes, marks) for lanes in fed)
     return min((at for at in ats if at is not None), default=None)
