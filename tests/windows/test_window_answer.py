@@ -16,7 +16,14 @@ from tables.histogram import bucket
 from tables.lanes import EVERY
 from tables.windows.answer import counts_since, row_watermark_ms, window_answer
 from tables.windows.figures import Quantiles
-from tables.windows.finals import FINALS_TABLE, Written, final_key, window_record, written_as
+from tables.windows.finals import (
+    FINALS_TABLE,
+    Revisions,
+    Written,
+    final_key,
+    window_record,
+    written_as,
+)
 from tables.windows.keys import row_key
 from tables.windows.stats import WindowStats, encode_stats, merge_stats
 from tables.windows.stored import StoredStats, decode_stored
@@ -198,3 +205,9 @@ def test_the_quantiles_of_a_final_record_are_known_to_queries_until_more_comes()
     [_, record] = windows.finals()
     assert known() == (record.p50, record.p95, record.p99)
     assert record.p95 == pytest.approx(1_000.0, rel=0.005)
+
+
+def test_what_was_written_before_quantiles_were_kept_is_read():
+    raw = msgspec.msgpack.encode((2, 3, "window-2-x", 9))
+    assert Revisions().decode(raw) == Written(2, 3, "window-2-x", 9)
+    assert Revisions().decode(raw).quantiles is None
