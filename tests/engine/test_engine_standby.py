@@ -242,8 +242,9 @@ async def test_a_standby_whose_files_are_corrupt_is_set_aside_and_rebuilt(world:
 
 
 async def test_a_broker_that_does_not_answer_is_asked_again(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.engine.standby_tail._REQUEST_S", 0.2)
     world.standbys._tail._client_config["bootstrap.servers"] = "127.0.0.1:1"
     world.standbys._tail._client_config["log_level"] = 0
     async with running(world):
@@ -251,6 +252,7 @@ async def test_a_broker_that_does_not_answer_is_asked_again(
         await until("a failure", lambda: "standbys begin again" in caplog.text)
         with pytest.raises(NotReadyError):
             world.standbys.find(ZERO)
+        monkeypatch.undo()
         world.standbys._tail._client_config["bootstrap.servers"] = world.bootstrap
         world.standbys._tail._admin = None
         await until("the end of the changelog", lambda: world.standby() is not None)

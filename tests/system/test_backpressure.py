@@ -184,5 +184,5 @@ def test_a33_2_batches_shrink_while_the_handler_is_slow_and_grow_again(
 
     wait_for("smallest batches", lambda: min(worker.batch_sizes()) == SIZE_MIN or None)
     worker.set(FREE)
-    others = [SIZE_START] * (cluster.partitions - 1)
-    wait_for("larger batches", lambda: sorted(worker.batch_sizes())[:-1] == others or None)
+    # How far they grow is the machine's affair: a batch may take 50 ms at most.
+    wait_for("larger batches", lambda: min(worker.batch_sizes()) >= 2 * SIZE_MIN or None)
