@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from agents.topics import LOG_EVENTS, WINDOW_PARTIALS, WINDOWS_FINAL
 from agents.windows.agenda import Agenda, Window, window_of
@@ -34,6 +35,9 @@ class ClosingTick:
 
     A timer says which window to look at; whether it is final, and whether it says anything
     new, is decided by its panes as they stand. So a timer may be set twice, or for nothing.
+
+    A window of which a pane may have expired is not written again: of what is left, its record
+    would say less than the one before. What came for it counts in the windows after it.
     """
 
     specs: tuple[WindowSpec, ...]
@@ -48,7 +52,7 @@ class ClosingTick:
         """Final records, their revisions, and the timers of what comes next."""
         times = lane_times(view, LOG_EVENTS)
         agenda = Agenda(view)
-        closing = _Closing(self._by_name, view, times, agenda, self.closed_max)
+        closing = _Closing(self._by_name, view, times, agenda, self.closed_max, now_ms)
         fired: list[bytes] = []
         for lane in sorted(times.watermarks):
             due = agenda.due(lane, times, self.closed_max)
@@ -63,7 +67,16 @@ class ClosingTick:
             agenda.done(lane, done, due.upto_ms if every else last)
             closing.unfinished |= not (every and due.whole)
             fired += [timer.key() for timer in done]
-        return closing.effects(fired, partition, now_ms)
+        return closing.effects(fired, partition)
+
+
+class _Final(NamedTuple):
+    """A window's state that is to be written."""
+
+    spec: WindowSpec
+    stats: WindowStats
+    revision: int
+    oldest_ms: int
 
 
 class _Closing:
@@ -76,12 +89,14 @@ class _Closing:
         times: LaneTimes,
         agenda: Agenda,
         left: int,
+        now_ms: int,
     ) -> None:
         self._specs = specs
         self._view = view
         self._times = times
         self._agenda = agenda
-        self._finals: dict[Window, tuple[WindowSpec, WindowStats, int]] = {}
+        self._now_ms = now_ms
+        self._finals: dict[Window, _Final] = {}
         self._seen: set[Window] = set()
         self.left = left
         self.unfinished = False
@@ -90,12 +105,23 @@ class _Closing:
         """Close the timer's window, if it is final, and those after it that share its panes."""
         name, key, start_ms = window_of(timer.payload)
         spec = self._specs.get(name)  # None: it is no longer declared
-        while spec is not None and (name, key, start_ms) not in self._seen:
-            if not self._close(spec, key, start_ms, timer.lane):
+        if spec is None:
+            return
+        last_ms = start_ms + spec.size_ms - spec.advance_ms  # it shares a pane with the first
+        while (name, key, start_ms) not in self._seen:
+            written: Written | None = self._view.table(FINALS_TABLE).get(
+                final_key(name, key, start_ms)
+            )
+            if written and written.may_miss_panes(spec, self._now_ms):
+                if start_ms >= last_ms:
+                    return
+            elif not self._close(spec, key, start_ms, written, timer.lane):
                 return
             start_ms += spec.advance_ms
 
-    def _close(self, spec: WindowSpec, key: str, start_ms: int, lane: str) -> bool:
+    def _close(
+        self, spec: WindowSpec, key: str, start_ms: int, written: Written | None, lane: str
+    ) -> bool:
         """Whether the window was closed anew, so that the next one is to be looked at."""
         window = (spec.name, key, start_ms)
         panes = self._panes(spec, key, start_ms)
@@ -113,11 +139,12 @@ class _Closing:
         self.left -= 1
         self._seen.add(window)
         stats = merged(panes)
-        written: Written | None = self._view.table(FINALS_TABLE).get(final_key(*window))
-        # Panes only grow, or have expired: with no event more, there is nothing new to say.
+        # Panes only grow: with no event more, there is nothing new to say.
         if written and written.meaning == spec.identity and stats.count <= written.count:
             return False
-        self._finals[window] = (spec, stats, written.revision + 1 if written else 1)
+        oldest_ms = min(pane.updated_ms for pane in panes)
+        revision = written.revision + 1 if written else 1
+        self._finals[window] = _Final(spec, stats, revision, oldest_ms)
         return True
 
     def _panes(self, spec: WindowSpec, key: str, start_ms: int) -> list[WindowStats]:
@@ -137,16 +164,18 @@ class _Closing:
         last = min(lanes, key=lambda lane: (times.of_lane(lane), lane), default=None)
         return last if last is not None and times.of_lane(last) < due_ms else None
 
-    def effects(self, fired: list[bytes], partition: int, now_ms: int) -> Effects:
+    def effects(self, fired: list[bytes], partition: int) -> Effects:
         """What the tick decided."""
         effects = Effects(time_moved=self.unfinished)
         origin = (("origin", f"{WINDOW_PARTIALS}/{partition}".encode()),)
         revisions: dict[bytes, Written] = {}
-        for (name, key, start_ms), (spec, stats, revision) in self._finals.items():
+        for (name, key, start_ms), (spec, stats, revision, oldest_ms) in self._finals.items():
             record = window_record(spec, key, start_ms, stats, revision, final=True)
             named = f"{name}/{key}".encode()
             effects.outputs.append(Output(WINDOWS_FINAL, named, encode_record(record), origin))
-            revisions[final_key(name, key, start_ms)] = written_as(spec, stats, record, now_ms)
+            revisions[final_key(name, key, start_ms)] = written_as(
+                spec, stats, record, self._now_ms, oldest_ms
+            )
         if revisions:
             effects.updates[FINALS_TABLE] = {**revisions}
         if self._agenda.wanted:

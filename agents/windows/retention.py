@@ -140,6 +140,8 @@ class _Panes:
         written: Written | None = self.view.table(FINALS_TABLE).get(named)
         if written and written.meaning == spec.identity and written.count >= state.count:
             return True
+        if written and written.may_miss_panes(spec, self.oldest_ms + spec.retention_ms):
+            return True  # it is not written again, whatever came for it
         # Its timer is set, unless the window was not declared when that was due.
         self.agenda.set(LIVE, spec.due_ms(start_ms), (spec.name, key, start_ms))
         return False

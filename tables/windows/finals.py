@@ -26,6 +26,8 @@ class Written(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     ``count`` events were in it, the latest of them of ``fed_ms`` (ingest time). ``meaning`` is
     the identity of the window's declaration, ``updated_ms`` when it was written (wall clock).
     ``quantiles`` are those of the record; None: it has none, or they were not kept.
+    ``oldest_ms`` is the ingest time of the latest event of that pane which was fed the longest
+    ago: from then the retention of the first pane to go counts.
     """
 
     revision: int
@@ -34,6 +36,12 @@ class Written(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     updated_ms: int
     fed_ms: int = 0
     quantiles: Quantiles | None = None
+    oldest_ms: int | None = None
+
+    def may_miss_panes(self, spec: WindowSpec, now_ms: int) -> bool:
+        """Whether a pane that was in it may have expired: what is left is not all of it."""
+        old = self.oldest_ms is not None and now_ms - self.oldest_ms >= spec.retention_ms
+        return old and self.meaning == spec.identity
 
     def quantiles_of(self, stats: WindowStats | StoredStats, meaning: str) -> Quantiles | None:
         """Those of a window's state, if nothing came after it was written; None: look."""
@@ -143,8 +151,22 @@ def window_record(
     )
 
 
-def written_as(spec: WindowSpec, stats: WindowStats, record: WindowRecord, now_ms: int) -> Written:
-    """What is remembered of a final record of a window's state."""
+def written_as(
+    spec: WindowSpec,
+    stats: WindowStats,
+    record: WindowRecord,
+    now_ms: int,
+    oldest_ms: int | None = None,
+) -> Written:
+    """What is remembered of a final record of a window's state; see :class:`Written`."""
     p50, p95, p99 = record.p50, record.p95, record.p99
     quantiles = None if p50 is None or p95 is None or p99 is None else (p50, p95, p99)
-    return Written(record.revision, stats.count, spec.identity, now_ms, stats.updated_ms, quantiles)
+    return Written(
+        record.revision,
+        stats.count,
+        spec.identity,
+        now_ms,
+        stats.updated_ms,
+        quantiles,
+        oldest_ms,
+    )

@@ -14,9 +14,9 @@ from agents.windows.agent import windows_agent
 from agents.windows.closing import ClosingTick
 from app.engine.driver import Driver
 from app.engine.effects import Output
+from tables.progress import PROGRESS_TABLE
 from tables.timers import TIMERS_TABLE
 from tables.windows.finals import WindowRecord
-from tables.progress import PROGRESS_TABLE
 from tests.windows.closing import Closing, Event, counted, document, said
 from tests.windows.driver import MINUTE, TEN, at, minute_spec
 

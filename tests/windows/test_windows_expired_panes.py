@@ -1,0 +1,71 @@
+"""A window is not written again once one of its panes may have expired; those after it are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agents.topics import WINDOW_PARTIALS
+from tests.windows.driver import HOUR, MINUTE, TEN
+from tests.windows.test_windows_nothing_lost import (
+    DAY,
+    HOPPING,
+    TUMBLING,
+    fall_idle,
+    finals,
+    put,
+    sweep,
+    world,
+)
+
+
+def test_a_window_of_which_a_pane_expired_is_not_written_again_and_later_ones_are():
+    made = world(HOPPING)
+    for _ in range(3):
+        put(made, TEN, lane="file-1")
+    put(made, TEN + 2 * MINUTE, lane="file-1")
+    fall_idle(made)
+    made.advance(20 * HOUR)
+    put(made, TEN + 2 * MINUTE, lane="file-2")  # keeps this pane, and revises its windows
+    fall_idle(made)
+    made.advance(5 * HOUR)
+    for _ in range(16):  # one round in so many looks at every row
+        sweep(made)
+    assert len(made.rows(WINDOW_PARTIALS, "hopping")) == 1
+    before = finals(made)
+    assert max(before)[0] == 2
+    for _ in range(10):
+        put(made, TEN + 2 * MINUTE, lane="file-3")
+    fall_idle(made)
+    # Windows that began until 10:00 held the pane of 10:00 too; those of 10:01 and 10:02 did not.
+    assert finals(made)[len(before) :] == [(1, 3, 12), (2, 3, 12)]
+
+
+def test_a_window_that_expired_is_not_written_again_of_new_events_alone():
+    kept = replace(HOPPING, retention_ms=3 * DAY)  # what was written stays for the longest
+    made = world(TUMBLING, kept)
+    for _ in range(3):
+        put(made, TEN, lane="file-1")
+    fall_idle(made)
+    made.advance(DAY)
+    sweep(made)
+    assert made.rows(WINDOW_PARTIALS, "tumbling") == {}
+    for _ in range(5):
+        put(made, TEN, lane="file-2")
+    fall_idle(made)
+    assert [count for _, _, count in finals(made, name="tumbling")] == [3]
+    assert [count for _, _, count in finals(made, name="hopping")] == [3] * 5 + [8] * 5
+    made.advance(DAY)
+    sweep(made)
+    assert made.rows(WINDOW_PARTIALS, "tumbling") == {}  # nothing is waited for any more
+
+
+def test_a_window_whose_panes_are_all_younger_than_their_retention_is_written_again():
+    made = world(HOPPING)
+    put(made, TEN, lane="file-1")
+    made.settle()
+    made.advance(DAY - 10 * MINUTE)
+    put(made, TEN + MINUTE, lane="file-1")
+    fall_idle(made)
+    put(made, TEN + MINUTE, lane="file-2")
+    fall_idle(made)
+    assert [each for each in finals(made) if each[0] == 0] == [(0, 1, 1), (0, 2, 2), (0, 3, 3)]
