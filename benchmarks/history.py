@@ -48,13 +48,16 @@ NAME = "requests_per_endpoint"
 PARTS = 4
 """Files of each day and partition before they are merged."""
 
+# Sums and extremes are microseconds told in milliseconds, quantiles middles of buckets.
 ROWS = """
 SELECT row_number() OVER (ORDER BY "start", "key") - 1 + $first AS "offset",
   md5("key" || "start") AS "id", $name AS "name", "key", "start", "start" + 60000 AS "end",
   1::BIGINT AS "revision", (random() * 1000)::BIGINT AS "count",
-  (random() * 10)::BIGINT AS "errors", random() * 1e5 AS "sum", random() * 100 AS "avg",
-  random() AS "min", random() * 1e3 AS "max", random() * 50 AS "p50", random() * 200 AS "p95",
-  random() * 500 AS "p99", random() * 30 AS "stddev", (random() * 300)::BIGINT AS "distinct",
+  (random() * 10)::BIGINT AS "errors", round(random() * 1e5, 3) AS "sum",
+  random() * 100 AS "avg", round(random(), 3) AS "min", round(random() * 1e3, 3) AS "max",
+  round(random() * 50, 4) AS "p50", round(random() * 200, 4) AS "p95",
+  round(random() * 500, 4) AS "p99", random() * 30 AS "stddev",
+  (random() * 300)::BIGINT AS "distinct",
   0::BIGINT AS "late", '{"404":' || (random() * 9)::BIGINT || ',"503":1}' AS "codes"
 FROM (SELECT unnest($keys) AS "key"), (SELECT unnest(range($from_ms, $to_ms, 60000)) AS "start")
 ORDER BY "key", "start"

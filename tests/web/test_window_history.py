@@ -119,4 +119,15 @@ def test_state_and_history_are_one_list_in_order_in_which_state_wins(
 def test_a_document_encoded_in_parts_is_that_encoded_at_once(count: int) -> None:
     rows = [ColdAnswer(start, start + 1, 1, 9) for start in range(count)]
     head = {"name": "ü", "sources": {"cold": count}}
-    assert document(head, rows) == msgspec.json.encode({**head, "windows": rows})
+    assert b"".join(document(head, rows)) == msgspec.json.encode({**head, "windows": rows})
+
+
+async def test_an_answer_sent_in_parts_says_how_long_it_is(history: Path) -> None:
+    async with running_worker(cluster_of("w1"), history=history) as worker:
+        for send in (worker.client.get, worker.client.head):
+            async with send(f"{PATH}?from=-3d") as response:
+                body = await response.read()
+                assert "Transfer-Encoding" not in response.headers
+                length = int(response.headers["Content-Length"])
+                assert len(body) == (length if response.method == "GET" else 0)
+                assert length > 300

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
+from aiohttp import web
 
 from tables.history.datasets import ArchivedSession, ColdEntityEvent, ColdWindow
 from tables.history.reader import History, HistoryError, HistoryTimeoutError
@@ -50,16 +51,17 @@ class Archive:
         wanted: TimeRange,
         hot: Sequence[WindowAnswer],
         head: Mapping[str, object],
-    ) -> tuple[bytes, bool]:
+    ) -> tuple[list[bytes], bool]:
         """JSON of ``head`` with the windows of a key in a range, and whether there are any.
 
-        Each of them says its ``source``, and ``sources`` how many are which; ``hot`` ones are
-        told as given. Raises a 503 :class:`ProblemError` when the history does not answer.
+        It comes in parts. Each window says its ``source``, and ``sources`` how many are which;
+        ``hot`` ones are told as given. Raises a 503 :class:`ProblemError` when the history
+        does not answer.
         """
         from_ms, to_ms = wanted.from_ms or 0, wanted.to_ms
         assert to_ms is not None  # noqa: S101 - for the type checker
 
-        def read() -> tuple[bytes, bool]:
+        def read() -> tuple[list[bytes], bool]:
             cold = self._history.windows_as(ColdAnswer, spec.name, key, from_ms, to_ms, SPAN_MAX)
             rows = spanned(hot, cold)
             sources = {"hot": len(hot), "cold": len(rows) - len(hot)}
@@ -119,12 +121,28 @@ def reaches_back(spec: WindowSpec, wanted: TimeRange, now_ms: int) -> bool:
     return spec.closes and from_ms is not None and from_ms < now_ms - spec.retention_ms
 
 
-def document(head: Mapping[str, object], windows: Sequence[object]) -> bytes:
-    """JSON of ``head`` with the ``windows``, encoded in parts: a month of them takes a while.
+def document(head: Mapping[str, object], windows: Sequence[object]) -> list[bytes]:
+    """JSON of ``head`` with the ``windows``, in parts: a month of them takes a while.
 
     An encoder lets no other thread run, and so neither the event loop.
     """
-    parts = range(0, len(windows), ENCODED_AT_ONCE)
-    rows = (msgspec.json.encode(windows[at : at + ENCODED_AT_ONCE])[1:-1] for at in parts)
     encoded = msgspec.json.encode({**head, "windows": ()})
-    return b"%b%b]}" % (encoded[:-2], b",".join(rows))
+    parts = [encoded[:-2]]
+    for at in range(0, len(windows), ENCODED_AT_ONCE):
+        rows = msgspec.json.encode(windows[at : at + ENCODED_AT_ONCE])
+        parts.append(rows[1:-1] if at == 0 else b"," + rows[1:-1])
+    return [*parts, b"]}"]
+
+
+def in_parts(parts: Sequence[bytes]) -> web.Response:
+    """A JSON answer sent part by part: as a whole it would be copied on its way, more than once."""
+
+    async def each() -> AsyncIterator[bytes]:
+        for part in parts:
+            yield part
+
+    return web.Response(
+        body=each(),
+        headers={"Content-Length": str(sum(map(len, parts)))},
+        content_type="application/json",
+    )

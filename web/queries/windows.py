@@ -17,7 +17,7 @@ from tables.windows.keys import fits
 from tables.windows.spec import WindowSpec
 from web.peers import PeerError, Peers
 from web.problem import Kind, ProblemError, json_response
-from web.queries.archive import SPAN_MAX, Archive, reaches_back
+from web.queries.archive import SPAN_MAX, Archive, in_parts, reaches_back
 from web.queries.panes import lane_marks, newest_windows, what_was_written
 from web.queries.params import (
     Consistency,
@@ -193,7 +193,7 @@ class WindowQueries:
         body, known = await self._archive.windows(spec, key, asked.wanted, windows, head)
         if not known and not self._knows(open_table, key):
             return None
-        return web.Response(body=body, content_type="application/json")
+        return in_parts(body)
 
     @staticmethod
     def _knows(open_table: OpenTable, key: str) -> bool:
