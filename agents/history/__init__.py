@@ -5,5 +5,5 @@ say what is archived, and whatever they do not say is read from the log. A crash
 point, a full disk, a partition that moves, an archiver that wakes up late: all go the same
 way, which is to look at the folder again. ``pending`` collects, ``files`` writes,
 ``progress`` decides where to go on, ``archiver`` is the thread that does it all,
-``compaction`` merges, ``export`` copies out.
+``compaction`` merges (``groups`` says where a row group ends), ``export`` copies out.
 """
