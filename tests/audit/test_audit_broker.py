@@ -46,7 +46,6 @@ from tests.system.harness import (
 
 pytestmark = pytest.mark.broker
 
-PORT = 17_340
 START_MS = 1_790_000_000_000
 HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 COUNT = 3_000
@@ -136,7 +135,7 @@ def faust_audit(cluster: Cluster) -> subprocess.CompletedProcess[str]:
 async def test_a_real_ledger_balances_and_a_forged_dead_letter_is_named(
     cluster: Cluster, workers: list[Worker], caplog: pytest.LogCaptureFixture
 ) -> None:
-    workers.append(cluster.worker(PORT).ready())
+    workers.append(cluster.worker().ready())
     load(cluster)
     with auditor(cluster) as first:
         report = settled(first)
@@ -250,7 +249,7 @@ def sent_again(cluster: Cluster, topic: str, made_of: str = "") -> int:
 def test_late_records_cut_away_by_hand_are_missed_by_whoever_counts_anew(
     cluster: Cluster, workers: list[Worker]
 ) -> None:
-    workers.append(cluster.worker(PORT + 1).ready())
+    workers.append(cluster.worker().ready())
     load(cluster)
     with auditor(cluster) as witness:
         assert settled(witness).verdict == "balanced"
@@ -271,7 +270,7 @@ def test_late_records_cut_away_by_hand_are_missed_by_whoever_counts_anew(
 def test_no_false_alarm_while_a_loaded_worker_is_killed_and_replaced(
     cluster: Cluster, workers: list[Worker]
 ) -> None:
-    workers.append(cluster.worker(PORT + 2).ready())
+    workers.append(cluster.worker().ready())
     feeder = Feeder(cluster)
     stream = events(3, 40_000, keys=30, start_ms=START_MS, rate=1_500)
     reports: list[Report] = []
@@ -284,7 +283,7 @@ def test_no_false_alarm_while_a_loaded_worker_is_killed_and_replaced(
             feeder.flush()
             if turn == 3:
                 workers[0].kill()
-                workers.append(cluster.worker(PORT + 3))
+                workers.append(cluster.worker())
             reports.append(watching.round())
             assert not reports[-1].mismatches, reports[-1]
         workers[1].ready()

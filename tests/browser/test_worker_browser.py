@@ -11,12 +11,10 @@ from tests.system.harness import Cluster, Worker
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
-PORT = 17_430
-
 
 @pytest.fixture
 def worker(cluster: Cluster) -> Iterator[Worker]:
-    running = cluster.worker(PORT, HEADRACE_DEMO="1").ready()
+    running = cluster.worker(HEADRACE_DEMO="1").ready()
     yield running
     running.stop()
 
@@ -44,7 +42,7 @@ async def test_a_killed_worker_is_awaited_and_its_numbers_come_back(
     worker.kill()
     await expect(page.get_by_role("status")).to_contain_text("Reconnecting")
 
-    again = cluster.worker(PORT, HEADRACE_DEMO="1")
+    again = cluster.worker(worker.port, HEADRACE_DEMO="1")
     try:
         await expect(page.get_by_role("status")).to_have_text("Live")
     finally:

@@ -32,7 +32,6 @@ from web.entities.statetopic import StateTopic
 
 pytestmark = pytest.mark.broker
 
-PORT = 17_180
 TOKEN = "a-token-of-the-tests"  # noqa: S105 - not a secret
 PATH = "/api/v1/entities"
 
@@ -47,7 +46,7 @@ class Running:
     def call(self, method: str, path: str, sent: Any = None) -> tuple[int, Any]:
         """Status and JSON."""
         request = urllib.request.Request(
-            f"http://127.0.0.1:{PORT}{path}",
+            f"http://127.0.0.1:{self.worker.port}{path}",
             None if sent is None else json.dumps(sent).encode(),
             {"Authorization": f"Bearer {TOKEN}"},
             method=method,
@@ -96,11 +95,11 @@ class Running:
         self.worker.kill()
         if wipe:
             shutil.rmtree(self.cluster.home)
-        self.worker = started(self.cluster)
+        self.worker = started(self.cluster, self.worker.port)
 
 
-def started(cluster: Cluster) -> Worker:
-    return cluster.worker(PORT, HEADRACE_ADMIN_TOKEN=TOKEN).ready()
+def started(cluster: Cluster, port: int | None = None) -> Worker:
+    return cluster.worker(port, HEADRACE_ADMIN_TOKEN=TOKEN).ready()
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-import secrets
 import shutil
 import signal
-import socket
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -19,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from agents.topics import APPLICATION_LOGS, LOG_EVENTS, WINDOW_PARTIALS
 from tests.faults.trap import FOLDER, Plan, Trap
-from tests.system.harness import Cluster, Worker, wait_for
+from tests.system.harness import Cluster, Worker, free_port, wait_for
 
 TOPICS = (APPLICATION_LOGS, LOG_EVENTS, WINDOW_PARTIALS)
 """Topics that a load moves on."""
@@ -32,22 +30,6 @@ SESSION_TIMEOUT_MS = 3_000
 Share = set[tuple[str, int]]
 """Partitions, each as (physical topic, number)."""
 _OWNED = re.compile(r'^consumer_lag\{partition="(\d+)",topic="([^"]+)"\}', re.MULTILINE)
-
-
-PORTS = (10_000, 17_000)
-"""Below those that systems hand out for outgoing connections: what is free stays free."""
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """A port nobody listens on now, and another one each time."""
-    while True:
-        port = PORTS[0] + secrets.randbelow(PORTS[1] - PORTS[0])
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            if port not in _given:
-                _given.add(port)
-                return port
 
 
 @dataclass

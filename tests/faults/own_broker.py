@@ -19,8 +19,8 @@ from app.broker import launch
 from app.broker.embedded import ensure_broker, stop_broker
 from app.broker.process import await_end
 from app.broker.properties import Layout, Ports, server_properties
-from tests.faults.fleet import free_port
 from tests.faults.proxy import Proxy
+from tests.system.harness import free_port
 
 
 @dataclass

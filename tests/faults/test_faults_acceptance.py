@@ -14,7 +14,7 @@ from app.broker.catalogue import load_catalogue
 from app.broker.topics import ensure_topics
 from tests.faults.drills_delivery import redelivery_drill
 from tests.faults.drills_input import in_transaction, transactional
-from tests.faults.fleet import Member, fleet, free_port
+from tests.faults.fleet import Member, fleet
 from tests.faults.steady import Steady, parts
 from tests.faults.trap import POISON
 from tests.faults.verify import dead_coordinates, event_id, final_windows
@@ -147,7 +147,7 @@ def test_a_worker_refuses_topics_with_another_partition_count(
 ) -> None:
     catalogue = load_catalogue(CHECKOUT / "config" / "topics.yaml")
     ensure_topics(kafka, catalogue, namespace=namespace, partitions=4, replication=1, timeout_s=60)
-    worker = Cluster(kafka, namespace, tmp_path, partitions=3).worker(free_port())
+    worker = Cluster(kafka, namespace, tmp_path, partitions=3).worker()
     try:
         assert worker.ended() == 1
     finally:

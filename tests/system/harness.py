@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -50,6 +53,21 @@ def wait_for(what: str, probe: Callable[[], T | None], timeout_s: float = 120.0)
 
 # -- workers -------------------------------------------------------------------------------
 
+PORTS = (10_000, 20_000)
+"""Below those that systems hand out for outgoing connections, and below embedded brokers'."""
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """A port nobody listens on now, and another one each time."""
+    while True:
+        port = PORTS[0] + secrets.randbelow(PORTS[1] - PORTS[0])
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
+
 
 @dataclass
 class Cluster:
@@ -77,8 +95,9 @@ class Cluster:
             **extra,
         }
 
-    def worker(self, port: int, *, entry: Iterable[str] = (), **extra: str) -> Worker:
-        """Start a worker; ``entry`` replaces ``-m faust`` (fault drills)."""
+    def worker(self, port: int | None = None, *, entry: Iterable[str] = (), **extra: str) -> Worker:
+        """Start a worker, on a free port if none is given; ``entry`` replaces ``-m faust``."""
+        port = free_port() if port is None else port
         self.home.mkdir(parents=True, exist_ok=True)
         log = self.home / f"worker-{port}-{time.monotonic_ns()}.log"
         with log.open("wb") as sink:

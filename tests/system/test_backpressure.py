@@ -30,7 +30,6 @@ from tests.system.throttle import ENTRY, FOLDER, Throttle
 
 pytestmark = pytest.mark.broker
 
-FIRST_PORT = 17_150
 START_MS = 1_790_000_000_000
 FETCH_MEMORY = 8 << 20
 GROWTH_MAX = 64 << 20
@@ -42,11 +41,10 @@ STOPPED, FREE = Throttle(stopped=True), Throttle()
 class Throttled:
     """A worker with a throttle, and what it says of ``log-events``."""
 
-    def __init__(self, cluster: Cluster, port: int, throttle: Throttle) -> None:
-        self._folder = cluster.home / f"throttle-{port}"
+    def __init__(self, cluster: Cluster, throttle: Throttle) -> None:
+        self._folder = cluster.home / "throttle"
         throttle.set(self._folder)
         self.worker: Worker = cluster.worker(
-            port,
             entry=ENTRY,
             **{FOLDER: str(self._folder), "HEADRACE_FETCH_MEMORY_BYTES": str(FETCH_MEMORY)},
         )
@@ -89,11 +87,11 @@ class Throttled:
 
 
 @pytest.fixture
-def throttled(cluster: Cluster) -> Iterator[Callable[[int, Throttle], Throttled]]:
+def throttled(cluster: Cluster) -> Iterator[Callable[[Throttle], Throttled]]:
     started: list[Throttled] = []
 
-    def start(port: int, throttle: Throttle) -> Throttled:
-        started.append(Throttled(cluster, port, throttle))
+    def start(throttle: Throttle) -> Throttled:
+        started.append(Throttled(cluster, throttle))
         return started[-1]
 
     yield start
@@ -109,10 +107,10 @@ def small_events() -> list[tuple[bytes, bytes]]:
 
 
 def test_a33_3_a_million_records_wait_for_a_stopped_handler_outside_of_memory(
-    cluster: Cluster, throttled: Callable[[int, Throttle], Throttled]
+    cluster: Cluster, throttled: Callable[[Throttle], Throttled]
 ) -> None:
     backlog = 1_000_000
-    worker = throttled(FIRST_PORT, STOPPED)
+    worker = throttled(STOPPED)
     feeder = Feeder(cluster)
     for key, value in itertools.islice(itertools.cycle(small_events()), backlog):
         feeder.raw(key, value)
@@ -141,10 +139,10 @@ def wordy(made: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def test_a44_9_twice_the_capacity_pauses_and_catches_up_exactly(
-    cluster: Cluster, throttled: Callable[[int, Throttle], Throttled]
+    cluster: Cluster, throttled: Callable[[Throttle], Throttled]
 ) -> None:
     capacity, seconds = 4_000, 6
-    worker = throttled(FIRST_PORT + 1, Throttle(record_s=1 / capacity))
+    worker = throttled(Throttle(record_s=1 / capacity))
     feeder, reference = Feeder(cluster), Reference()
     count = 2 * capacity * seconds
     made = wordy(events(9, count, keys=40, start_ms=START_MS, rate=1_000))
@@ -172,9 +170,9 @@ def test_a44_9_twice_the_capacity_pauses_and_catches_up_exactly(
 
 
 def test_a33_2_batches_shrink_while_the_handler_is_slow_and_grow_again(
-    cluster: Cluster, throttled: Callable[[int, Throttle], Throttled]
+    cluster: Cluster, throttled: Callable[[Throttle], Throttled]
 ) -> None:
-    worker = throttled(FIRST_PORT + 2, Throttle(batch_s=0.2))
+    worker = throttled(Throttle(batch_s=0.2))
     assert worker.batch_sizes() == [SIZE_START] * cluster.partitions
     feeder = Feeder(cluster)
     (key, value), *_ = small_events()

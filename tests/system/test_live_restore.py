@@ -29,7 +29,6 @@ from tests.system.harness import (
 
 pytestmark = pytest.mark.broker
 
-PORT = 17_400
 COUNT = 500
 KEYS = 4
 RATE = 50
@@ -81,7 +80,7 @@ async def connected(session: aiohttp.ClientSession, port: int) -> aiohttp.Client
 async def test_a44_7_during_restore_queries_are_503_and_the_page_is_loading_then_live(
     cluster: Cluster, workers: list[Worker], tmp_path: Path
 ) -> None:
-    workers.append(cluster.worker(PORT, HEADRACE_COLLECT="0").ready())
+    workers.append(cluster.worker(HEADRACE_COLLECT="0").ready())
     feeder = Feeder(cluster)
     start_ms = SystemClock().now_ms() - COUNT * 1000 // RATE
     feeder.send(events(1, COUNT, keys=KEYS, start_ms=start_ms, rate=RATE))
@@ -98,8 +97,8 @@ async def test_a44_7_during_restore_queries_are_503_and_the_page_is_loading_then
     ]
     async with aiohttp.ClientSession() as session:
         with open_transaction(cluster):
-            workers.append(elsewhere.worker(PORT + 1, HEADRACE_COLLECT="0"))
-            page = await connected(session, PORT + 1)
+            workers.append(elsewhere.worker(HEADRACE_COLLECT="0"))
+            page = await connected(session, workers[1].port)
             await asyncio.to_thread(wait_for, "a restore that waits", lambda: held(workers[1]))
             held_ms = SystemClock().now_ms()
             waits = [await asyncio.to_thread(refusal, workers[1], path) for path in paths]

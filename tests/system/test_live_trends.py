@@ -15,7 +15,6 @@ from tests.system.harness import Cluster, Feeder, Worker, wait_for
 
 pytestmark = pytest.mark.broker
 
-PORT = 17_420
 MINUTE_MS = 60_000
 LOAD = {"quick": (200, 10.0), "usual": (30, 80.0), "slow": (2, 2_000.0)}
 """Events of each service and about how many ms each takes: a mean of means would be far off."""
@@ -134,7 +133,7 @@ def test_a47_9_a47_10_trends_are_weighted_and_survive_kills_as_does_what_was_two
     cluster: Cluster, workers: list[Worker], tmp_path: Path
 ) -> None:
     loaded, feeder = load(), Feeder(cluster)
-    workers.append(cluster.worker(PORT, HEADRACE_COLLECT="0").ready())
+    workers.append(cluster.worker(HEADRACE_COLLECT="0").ready())
     half = len(loaded.now) // 2
     feeder.send(loaded.now[:half])
     feeder.send(loaded.old[: OLD // 2], headers=[("lane", b"file-1")])
@@ -146,7 +145,7 @@ def test_a47_9_a47_10_trends_are_weighted_and_survive_kills_as_does_what_was_two
     feeder.flush()
     workers[0].kill()
 
-    workers.append(cluster.worker(PORT, HEADRACE_COLLECT="0").ready())
+    workers.append(cluster.worker(HEADRACE_COLLECT="0").ready())
     kept = Asked(workers[1], loaded)
     wait_for("all is counted", lambda: kept.counted(len(loaded.now), OLD))
     current, history = kept.current(), kept.history()
@@ -160,7 +159,7 @@ def test_a47_9_a47_10_trends_are_weighted_and_survive_kills_as_does_what_was_two
     workers[1].kill()
 
     wiped = replace(cluster, home=tmp_path / "another disk")
-    workers.append(wiped.worker(PORT, HEADRACE_COLLECT="0").ready())
+    workers.append(wiped.worker(HEADRACE_COLLECT="0").ready())
     restored = Asked(workers[2], loaded)
     assert restored.current() == current
     assert restored.history() == history

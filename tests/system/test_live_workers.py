@@ -13,7 +13,6 @@ from tests.system.harness import Cluster, Feeder, Reference, Worker, events
 
 pytestmark = pytest.mark.broker
 
-PORT = 17_410
 COUNT = 4_000
 KEYS = 16
 RATE = 200
@@ -57,14 +56,15 @@ async def whole(page: aiohttp.ClientWebSocketResponse) -> list[Message]:
 async def test_a44_8_pages_of_two_workers_count_the_same_while_and_after_events_come(
     cluster: Cluster, workers: list[Worker]
 ) -> None:
-    workers += [cluster.worker(PORT + n, HEADRACE_COLLECT="0") for n in range(2)]
+    workers += [cluster.worker(HEADRACE_COLLECT="0") for _ in range(2)]
     for worker in workers:
         await asyncio.to_thread(worker.ready)
     reference, feeder, complete = Reference(), Feeder(cluster), asyncio.Barrier(2)
     start_ms = SystemClock().now_ms() - COUNT * 1000 // RATE
     async with aiohttp.ClientSession() as session:
         pages = [
-            await session.ws_connect(f"http://127.0.0.1:{PORT + n}/ws/metrics") for n in range(2)
+            await session.ws_connect(f"http://127.0.0.1:{worker.port}/ws/metrics")
+            for worker in workers
         ]
         for page in pages:
             first = await page.receive_json(timeout=SILENT_S)

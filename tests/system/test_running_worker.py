@@ -33,8 +33,6 @@ from tests.system.harness import (
 
 pytestmark = pytest.mark.broker
 
-FIRST_PORT = 17_100
-
 
 def access_log(lines: int, seed: int) -> list[str]:
     """Combined access log of a made-up site in May 2015, in order of time."""
@@ -75,7 +73,7 @@ def ship(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_shipped_access_log_is_counted_exactly_while_demo_traffic_runs(
     cluster: Cluster, workers: list[Worker], tmp_path: Path
 ) -> None:
-    workers.append(cluster.worker(FIRST_PORT, HEADRACE_DEMO="1").ready())
+    workers.append(cluster.worker(HEADRACE_DEMO="1").ready())
     lines = access_log(10_000, seed=7)
     log = tmp_path / "shop-access.log.gz"
     log.write_bytes(gzip.compress(("\n".join(lines) + "\nnot a log line\n").encode()))
@@ -109,8 +107,8 @@ def test_shipped_access_log_is_counted_exactly_while_demo_traffic_runs(
 def test_two_workers_share_the_load_and_answer_for_any_key(
     cluster: Cluster, workers: list[Worker]
 ) -> None:
-    workers.append(cluster.worker(FIRST_PORT + 1).ready())
-    workers.append(cluster.worker(FIRST_PORT + 2).ready())
+    workers.append(cluster.worker().ready())
+    workers.append(cluster.worker().ready())
     feeder, reference = Feeder(cluster), Reference()
     start = int(datetime.now(UTC).timestamp() * 1000) - 600_000
     feeder.send(events(11, 20_000, keys=40, start_ms=start, rate=100), reference)
@@ -154,10 +152,10 @@ def test_two_workers_share_the_load_and_answer_for_any_key(
 def test_a39_1_a_posted_event_is_in_its_window_under_the_answered_id(
     cluster: Cluster, workers: list[Worker]
 ) -> None:
-    workers.append(cluster.worker(FIRST_PORT + 3).ready())
+    workers.append(cluster.worker().ready())
     body = {"source": "shop", "level": "INFO", "message": "hello", "endpoint": "/posted"}
     request = urllib.request.Request(
-        f"http://127.0.0.1:{FIRST_PORT + 3}/api/v1/logs", json.dumps(body).encode(), method="POST"
+        f"http://127.0.0.1:{workers[0].port}/api/v1/logs", json.dumps(body).encode(), method="POST"
     )
     with urllib.request.urlopen(request, timeout=10) as reply:
         assert reply.status == 202
@@ -170,7 +168,7 @@ def test_a39_1_a_posted_event_is_in_its_window_under_the_answered_id(
 
 
 def test_wrong_settings_stop_the_start_and_name_the_field(cluster: Cluster) -> None:
-    worker = cluster.worker(FIRST_PORT + 4, HEADRACE_COMMIT_INTERVAL_MS="1")
+    worker = cluster.worker(HEADRACE_COMMIT_INTERVAL_MS="1")
     assert worker.ended() == 1
     assert "commit_interval_ms" in worker.tail()
     assert "greater than or equal to 5" in worker.tail()
