@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +20,6 @@ from pathlib import Path
 
 import click
 import confluent_kafka as ck
-from confluent_kafka.admin import AdminClient
 from rich.console import Console
 from rich.table import Table
 
@@ -32,6 +30,17 @@ from app.settings import CONFIG_DIR
 from benchmarks.broker import bench_broker
 from benchmarks.process import machine
 from benchmarks.results import RESULTS, today
+from benchmarks.takeover import (
+    Group,
+    Orphans,
+    beyond,
+    current,
+    divided,
+    logged,
+    owned,
+    restores,
+    said_s,
+)
 from tables.histogram import bucket
 from tables.windows.keys import row_key
 from tables.windows.spec import load_windows
@@ -62,8 +71,12 @@ class Case:
 class Failover:
     """One kill. Seconds from it, but for ``takeover_s``: from the broker's detection.
 
-    ``restore_s`` and ``restored_records`` are what the survivor says of its restore.
-    ``load_1m``: the machine's load; above its cores, others take their share of the time.
+    ``restore_s`` and ``restored_records`` are what the survivor says of its first restore,
+    ``restores`` counts them: one more is a rebalance or an epoch that failed. ``joined_s`` and
+    ``restored_s`` are when it was in the group again, and ready to read on; ``asked_s`` when the
+    group had told where the orphans stand: a slow answer is the benchmark's, not the worker's.
+    ``topics_s`` is when the last orphan of each topic had committed. ``load_1m``: the machine's
+    load; above its cores, others take their share of the time.
     """
 
     standbys: int
@@ -75,6 +88,11 @@ class Failover:
     restore_s: float
     restored_records: int
     load_1m: float
+    joined_s: float
+    restored_s: float
+    restores: int
+    asked_s: float
+    topics_s: dict[str, float]
 
 
 def prefill(cluster: Cluster, keys: int) -> None:
@@ -109,64 +127,10 @@ def prefill(cluster: Cluster, keys: int) -> None:
         raise TimeoutError("the broker did not take the state in time")
 
 
-_OWNED = re.compile(r'^consumer_lag\{partition="(\d+)",topic="([^"]+)"\}', re.MULTILINE)
-_LAG = re.compile(r"^state_store_lag\{.*\} (\S+)$", re.MULTILINE)
-_RESTORED = re.compile(r"restored \d+ partitions, (\d+) changelog records, in ([\d.]+) s")
-_NOTICED = re.compile(r"^\[([-\d]+ [\d:,]+)\].*because it is rebalancing", re.MULTILINE)
-
-
-def _metrics(member: Member) -> str:
-    return str(member.worker.get("/metrics")[1])
-
-
-def _owned(member: Member) -> set[tuple[str, int]]:
-    found = _OWNED.findall(_metrics(member))
-    return {(member.cluster.topic(topic), int(partition)) for partition, topic in found}
-
-
-def _divided(workers: Fleet) -> bool:
-    each = [_owned(member) for member in workers.members]
-    return sum(map(len, each)) == len(set().union(*each)) and workers.shared() is True
-
-
-def _current(member: Member) -> bool | None:
-    found = _LAG.search(_metrics(member))
-    return (found is not None and float(found[1]) == 0) or None
-
-
-def logged(member: Member) -> str:
-    """The log of the member's process."""
-    return member.worker.log.read_text(errors="replace")
-
-
-def restores(log: str) -> list[tuple[int, float]]:
-    """Records read and seconds taken, of each restore that a worker's log tells of."""
-    return [(int(records), float(seconds)) for records, seconds in _RESTORED.findall(log)]
-
-
-def _beyond(load: Load, events: int) -> bool | None:
-    load.reached(0)  # raises what broke the feeding
-    return load.committed > events or None
-
-
-class Group:
-    """The consumer group of a cluster, watched."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 2})
-        self._name = f"{cluster.namespace}.headrace"
-
-    def moves(self) -> bool | None:
-        """True while partitions change hands, None while they do not."""
-        group = self._admin.describe_consumer_groups([self._name])[self._name].result()
-        return group.state != ck.ConsumerGroupState.STABLE or None
-
-
 def measure(workers: Fleet, victim: Member, heir: Member, case: Case) -> Failover:
     """Kill the victim, and see its partitions go on with the heir."""
-    wait_for("metrics of all partitions", lambda: _divided(workers) or None)
-    orphans = _owned(victim)
-    sofar, said = len(restores(logged(heir))), len(logged(heir))
+    wait_for("metrics of all partitions", lambda: divided(workers) or None)
+    theirs, said = owned(victim), len(logged(heir))
     group = Group(workers.cluster)
     wall_clock = datetime.now(UTC)
     killed = time.monotonic()
@@ -174,27 +138,29 @@ def measure(workers: Fleet, victim: Member, heir: Member, case: Case) -> Failove
     wait_for("the broker sees it", group.moves)
     detected_s = time.monotonic() - killed
     # Not read before the kill: the victim's last words would pass for the heir's first.
-    before = {tp: at for tp, at in workers.committed().items() if tp in orphans}
-    wait_for("the orphans have committed", lambda: workers.beyond(before))
-    committed_s = time.monotonic() - killed
-    records, restore_s = restores(logged(heir))[sofar]
-    noticed = _NOTICED.search(logged(heir), said)
-    at = wall_clock if noticed is None else _stamp(noticed[1])
+    orphans = Orphans(workers, theirs, killed)
+    asked_s = time.monotonic() - killed
+    wait_for("the orphans have committed", orphans.gone_on)
+    committed_s, log = time.monotonic() - killed, logged(heir)[said:]
+    if committed_s - detected_s > TAKEOVER_S_MAX:
+        _say(f"slow, {committed_s:.2f} s; what {heir.name} said meanwhile:\n{log}")
+    records, restore_s = restores(log)[0]
     return Failover(
         case.standbys,
         case.keys,
         detected_s,
-        (at - wall_clock).total_seconds(),
+        said_s(log, "because it is rebalancing", wall_clock),
         committed_s,
         committed_s - detected_s,
         restore_s,
         records,
         os.getloadavg()[0],
+        said_s(log, "Successfully synced group", wall_clock),
+        said_s(log, "restored ", wall_clock),
+        len(restores(log)),
+        asked_s,
+        orphans.topics_s,
     )
-
-
-def _stamp(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%d %H:%M:%S,%f").astimezone()
 
 
 def run(bootstrap: str, home: Path, case: Case) -> list[Failover]:
@@ -220,9 +186,9 @@ def run(bootstrap: str, home: Path, case: Case) -> list[Failover]:
                 victim, heir = workers.members[:: 1 if number % 2 == 0 else -1]
                 wait_for("both own partitions", workers.shared, FILL_S_MAX)
                 for member in workers.members if case.standbys else ():
-                    wait_for("standbys at the end", partial(_current, member), FILL_S_MAX)
+                    wait_for("standbys at the end", partial(current, member), FILL_S_MAX)
                 _say(f"{keys}: both are ready after {time.monotonic() - began:.1f} s")
-                wait_for("events flow", partial(_beyond, load, load.committed + RATE))
+                wait_for("events flow", partial(beyond, load, load.committed + RATE))
                 found.append(measure(workers, victim, heir, case))
                 began = time.monotonic()
                 victim.start()
@@ -243,9 +209,11 @@ def show(found: list[Failover]) -> None:
         "keys": lambda each: f"{each.keys:,}",
         "broker detects s": lambda each: f"{each.detected_s:.2f}",
         "worker notices s": lambda each: f"{each.noticed_s:.2f}",
+        "joined s": lambda each: f"{each.joined_s:.2f}",
+        "restored s": lambda each: f"{each.restored_s:.2f}",
         "next epoch s": lambda each: f"{each.committed_s:.2f}",
         "take-over s": lambda each: f"{each.takeover_s:.2f}",
-        "restore s": lambda each: f"{each.restore_s:.2f}",
+        "restores": lambda each: f"{each.restores}",
         "load": lambda each: f"{each.load_1m:.0f}",
         "records read": lambda each: f"{each.restored_records:,}",
     }

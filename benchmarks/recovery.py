@@ -25,9 +25,10 @@ from rich.table import Table
 
 from agents.topics import WINDOW_CHANGELOG
 from benchmarks.broker import bench_broker
-from benchmarks.failover import logged, prefill, restores
+from benchmarks.failover import prefill
 from benchmarks.process import machine
 from benchmarks.results import RESULTS, today
+from benchmarks.takeover import logged, restores
 from tests.faults.fleet import TOPICS, Fleet, Member, fleet
 from tests.system.harness import Cluster, Feeder, events, wait_for
 
