@@ -23,6 +23,8 @@ from app.engine.spec import EngineConfig
 logger = logging.getLogger(__name__)
 
 REGISTER_S = 20.0
+SLOW_S = 2.0
+"""A commit that takes longer says in the log where the time went."""
 
 Probe = Callable[[str], None]
 """Told the name of each step of a commit; fault drills stop or kill the process there."""
@@ -61,6 +63,27 @@ class Written:
     changelog: Mapping[TaskId, int]
 
 
+class _Laps:
+    """Seconds that each part of a commit took."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._at = clock.monotonic()
+        self._took: dict[str, float] = {}
+
+    def lap(self, part: str) -> None:
+        """The part is done."""
+        before, self._at = self._at, self._clock.monotonic()
+        self._took[part] = self._at - before
+
+    def tell(self, number: int) -> None:
+        """Say it, if it was long."""
+        self.lap("the rest")
+        if sum(self._took.values()) > SLOW_S:
+            parts = ", ".join(f"{part} {s:.1f} s" for part, s in self._took.items())
+            logger.warning("epoch %d was slow: %s", number, parts)
+
+
 class TransactionalWriter(EpochProducer):
     """Exactly once: an epoch is one transaction."""
 
@@ -97,6 +120,13 @@ class TransactionalWriter(EpochProducer):
 
         Once it is given up, it is aborted at its next step.
         """
+        laps = _Laps(self._clock)
+        try:
+            return self._commit(epoch, given_up, laps)
+        finally:
+            laps.tell(epoch.number)
+
+    def _commit(self, epoch: Epoch, given_up: threading.Event, laps: _Laps) -> Written:
         if epoch.membership is None:
             raise CommitFailedError("no membership", membership_lost=True, producer_dead=False)
         self.open()
@@ -112,14 +142,17 @@ class TransactionalWriter(EpochProducer):
         try:
             producer.begin_transaction()
             self._probe("begun")
+            laps.lap("beginning")
             rows, delivered = self.produce_all(epoch)
             self._probe("produced")
+            laps.lap("records")
             self._abort_if(given_up, producer)
             metadata = epoch.membership.metadata()
             self._retrying(
                 lambda left: producer.send_offsets_to_transaction(offsets, metadata, left), deadline
             )
             self._probe("offsets_sent")
+            laps.lap("offsets")
             self._abort_if(given_up, producer)
             self._retrying(producer.commit_transaction, deadline)
         except CommitFailedError:
@@ -131,6 +164,7 @@ class TransactionalWriter(EpochProducer):
             raise CommitFailedError(
                 f"an epoch could not be written: {exc!r}", membership_lost=False, producer_dead=True
             ) from exc
+        laps.lap("commit")
         self._probe("committed")
         return Written(rows, delivered)
 
