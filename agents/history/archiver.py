@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,6 +55,9 @@ class _Part:
     progress: Progress
 
 
+_OnPartitions = Callable[[ck.Consumer, list[ck.TopicPartition]], None]
+
+
 class Archiver:
     """Archives until stopped. All work is done in its thread; nothing is asked of it."""
 
@@ -63,6 +67,7 @@ class Archiver:
         self._metrics = metrics
         self._by_topic = {topic: DATASETS[name] for name, topic in target.topics.items()}
         self._parts: dict[tuple[str, int], _Part] = {}
+        self._raised: Exception | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self.run, name="history", daemon=True)
         self._told = 0
@@ -107,8 +112,8 @@ class Archiver:
         try:
             consumer.subscribe(
                 list(self._by_topic),
-                on_assign=self._assigned,
-                on_revoke=self._revoked,
+                on_assign=self._kept(self._assigned),
+                on_revoke=self._kept(self._revoked),
                 on_lost=lambda _consumer, _partitions: self._parts.clear(),
             )
             while not self._stopping.is_set():
@@ -122,6 +127,9 @@ class Archiver:
 
     def _step(self, consumer: ck.Consumer) -> None:
         messages = consumer.consume(BATCH, POLL_S)
+        raised, self._raised = self._raised, None
+        if raised is not None:
+            raise raised
         began_s = self._clock.monotonic()
         for message in messages:
             self._take(message, consumer)
@@ -133,6 +141,21 @@ class Archiver:
             self._stopping.wait((self._clock.monotonic() - began_s) * (1 / SHARE - 1))
 
     # -- the group ---------------------------------------------------------------------------
+
+    def _kept(self, callback: _OnPartitions) -> _OnPartitions:
+        """The callback, what it raises kept for the next step.
+
+        The client hands on what a callback raises as a ``KafkaError``, which is no exception:
+        nothing catches it, and the thread ends.
+        """
+
+        def run(consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+            try:
+                callback(consumer, partitions)
+            except Exception as exc:  # noqa: BLE001 - raised by the next step
+                self._raised = exc
+
+        return run
 
     def _assigned(self, consumer: ck.Consumer, assigned: list[ck.TopicPartition]) -> None:
         topics = described(self._target.bootstrap, {each.topic for each in assigned})

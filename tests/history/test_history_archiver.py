@@ -17,7 +17,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from prometheus_client import CollectorRegistry
 
+from agents.history import archiver
 from agents.history.archiver import Archiver
+from agents.history.source import log_start
 from agents.history.target import ArchiverMetrics, ArchiveTarget
 from app.engine.clock import SystemClock
 from tables.history.duck import open_duck
@@ -222,6 +224,26 @@ def test_records_wait_in_kafka_while_files_cannot_be_written(
     log.send(20)
     wait_for("all archived", lambda: complete(log, history))
     assert archived(history) == sorted(log.sent)
+
+
+def test_a_partition_that_the_broker_does_not_know_yet_is_looked_at_again(
+    log: Log, history: Path, archivers: list[Archiver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[ck.TopicPartition] = []
+
+    def at_first_unknown(consumer: ck.Consumer, of: ck.TopicPartition) -> int:
+        asked.append(of)
+        if len(asked) == 1:
+            return log_start(consumer, ck.TopicPartition(of.topic, PARTITIONS))
+        return log_start(consumer, of)
+
+    monkeypatch.setattr(archiver, "log_start", at_first_unknown)
+    log.send(20)
+    metrics = started(archivers, target(log, history))
+    wait_for("all archived", lambda: complete(log, history))
+    archivers[-1].stop(20.0)
+    assert archived(history) == sorted(log.sent)
+    assert metrics.failures._value.get() == 1
 
 
 def test_what_was_set_aside_or_removed_is_written_again_from_the_log(
