@@ -62,9 +62,9 @@ class Timers(Aggregate[bool]):
         return True
 
 
-def timers_table() -> TableSpec:
-    """The table of timers of a table group."""
-    return TableSpec(TIMERS_TABLE, "timer-1", Timers())
+def timers_table(identity: str = "timer-1") -> TableSpec:
+    """The table of timers of a table group; one that counts its timers has its own identity."""
+    return TableSpec(TIMERS_TABLE, identity, Timers())
 
 
 def lane_is_over(view: View, key: bytes, mark: LaneMark) -> bool:

@@ -32,8 +32,8 @@ _RECORD_IDS: Final = UUID("6a1c3f0e-52d7-5b0b-9f5e-3c8d7a2b4e11")
 _ID_NAMES: Final = ("event_id", *ALIASES["event_id"])
 _KEYS: Final = ("service", "endpoint")
 """Key fields that the auditor reads of an event."""
-_ROW_KEY: Final = slice(2, -8)
-"""The key in a row's key, which its length and the row's start surround."""
+_ROW_KEY: Final = slice(10, -8)
+"""The key in a row's key: behind its period and its length, before the row's start."""
 _DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 

@@ -10,7 +10,6 @@ from agents.topics import LOG_EVENTS, WINDOW_PARTIALS, WINDOWS_FINAL
 from agents.windows.agenda import Agenda, Window, window_of
 from app.engine.effects import Effects, Output, View
 from tables.lanes import EVERY, LaneTimes, lane_of, lane_times
-from tables.progress import PROGRESS_TABLE
 from tables.timers import TIMERS_TABLE, Timer
 from tables.windows.compose import merged
 from tables.windows.finals import (
@@ -105,6 +104,7 @@ class _Closing:
         """Close the timer's window, if it is final, and those after it that share its panes."""
         name, key, start_ms = window_of(timer.payload)
         spec = self._specs.get(name)  # None: it is no longer declared
+        self._agenda.fired((name, key, start_ms), declared=spec is not None)
         if spec is None:
             return
         last_ms = start_ms + spec.size_ms - spec.advance_ms  # it shares a pane with the first
@@ -176,12 +176,10 @@ class _Closing:
             revisions[final_key(name, key, start_ms)] = written_as(
                 spec, stats, record, self._now_ms, oldest_ms
             )
+            self._agenda.touched(name, start_ms, written_ms=self._now_ms)
         if revisions:
             effects.updates[FINALS_TABLE] = {**revisions}
-        if self._agenda.wanted:
-            effects.updates[TIMERS_TABLE] = {**self._agenda.wanted}
-        if progress := self._agenda.changes():
-            effects.updates[PROGRESS_TABLE] = {**progress}
+        self._agenda.write(effects)
         if fired:
             effects.deletes[TIMERS_TABLE] = fired
         return effects

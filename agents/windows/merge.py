@@ -15,10 +15,11 @@ from app.engine.chunks import Chunk, ForeignChunkError, LaneMark, lane_key, read
 from app.engine.effects import Effects, Reject, TableSpec, View
 from app.engine.lanes import LIVE
 from tables.lanes import EVERY, FOREVER, LANES_TABLE, lane_of, lanes_table
-from tables.progress import PROGRESS_TABLE, progress_table
-from tables.timers import TIMERS_TABLE, timers_table
+from tables.progress import progress_table
+from tables.timers import timers_table
 from tables.windows.finals import finals_table
-from tables.windows.keys import pane_start_ms, parse_row_key, row_key
+from tables.windows.keys import pane_start_ms, parse_row_key, row_key, row_period_ms
+from tables.windows.periods import periods_table
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats, merge_stats
 
@@ -30,9 +31,10 @@ def merge_tables(specs: tuple[WindowSpec, ...]) -> tuple[TableSpec, ...]:
     return (
         *(spec.table() for spec in specs),
         lanes_table(),
-        timers_table(),
+        timers_table("window-timer-1"),
         progress_table(),
         finals_table(),
+        periods_table(),
     )
 
 
@@ -80,10 +82,7 @@ class MergeWindows:
         effects.puts = self._merged(agenda, rows, view)
         if marks:
             effects.updates[LANES_TABLE] = {**marks}
-        if agenda.wanted:
-            effects.updates[TIMERS_TABLE] = {**agenda.wanted}
-        if progress := agenda.changes():
-            effects.updates[PROGRESS_TABLE] = {**progress}
+        agenda.write(effects)
         for spec in self.specs:
             if spec.emit == "updates":
                 effects.outputs += updates_of(spec, rows[spec.name], view, batch.partition)
@@ -107,13 +106,19 @@ class MergeWindows:
             spec, get = self._by_name[name], view.table(name).get
             merged = states[name] = {}
             closes, advance_ms = spec.closes, spec.advance_ms
+            updated: dict[int, int] = {}
             for row, partial in partials.items():
                 held = get(row)
+                period_ms = row_period_ms(row)
+                if partial.updated_ms >= updated.get(period_ms, 0):
+                    updated[period_ms] = partial.updated_ms
                 merged[row] = partial if held is None else merge_stats(held, partial)
                 if closes and partial.count:
                     known = () if held is None else held.lanes
                     if fired.of(known, partial.lanes) >= pane_start_ms(row) + advance_ms:
                         _set_timer(agenda, spec, row, partial.lanes)
+            for period_ms, updated_ms in updated.items():
+                agenda.touched(name, period_ms, updated_ms=updated_ms)
         return states
 
     def _read(self, raw: bytes | None) -> tuple[Chunk, list[tuple[PartialKey, WindowStats]]]:

@@ -1,6 +1,7 @@
 """Final windows: how often each has been written, and the record that is written. Pure.
 
-Row key of the table ``finals``: the window's name, NUL, then as in :mod:`tables.windows.keys`.
+Row key of the table ``finals``: the window's name, NUL, then as in :mod:`tables.windows.keys`
+(the period is that of the window's start).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import msgspec
 from app.engine.effects import Aggregate, TableSpec
 from tables import sketch
 from tables.windows.figures import Quantiles, figures_of
-from tables.windows.keys import row_key
+from tables.windows.keys import key_rows, period_rows, row_key
 from tables.windows.stats import WindowStats
 from tables.windows.stored import StoredStats
 from tables.windows.window import WindowSpec
@@ -71,12 +72,26 @@ class Revisions(Aggregate[Written]):
 
 def finals_table() -> TableSpec:
     """The table of what was written, one per partition of the global stage."""
-    return TableSpec(FINALS_TABLE, "final-1", Revisions())
+    return TableSpec(FINALS_TABLE, "final-2", Revisions())
 
 
 def final_key(name: str, key: str, start_ms: int) -> bytes:
     """Row key of a window's revisions; names hold no NUL."""
     return name.encode() + b"\0" + row_key(key, start_ms)
+
+
+def finals_of_key(
+    name: str, key: str, period_ms: int, from_ms: int, to_ms: int
+) -> tuple[bytes, bytes]:
+    """``[lo, hi)`` of the rows of a key's windows that start in a period and in the range."""
+    lo, hi = key_rows(key, period_ms, from_ms, to_ms)
+    return name.encode() + b"\0" + lo, name.encode() + b"\0" + hi
+
+
+def finals_of_period(name: str, start_ms: int) -> tuple[bytes, bytes]:
+    """``[lo, hi)`` of the rows of all windows that start in the period of ``start_ms``."""
+    lo, hi = period_rows(start_ms)
+    return name.encode() + b"\0" + lo, name.encode() + b"\0" + hi
 
 
 class WindowRecord(msgspec.Struct, frozen=True):

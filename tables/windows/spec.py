@@ -22,6 +22,7 @@ from tables.lanes import LANES_TABLE
 from tables.progress import PROGRESS_TABLE
 from tables.timers import TIMERS_TABLE
 from tables.windows.finals import FINALS_TABLE
+from tables.windows.periods import PERIODS_TABLE
 from tables.windows.where import NAMES, Condition, parse_where
 from tables.windows.window import DAY_MS, PANES_MAX, ErrorsWhen, Kind, WindowSpec
 
@@ -38,7 +39,7 @@ WINDOWS_MAX = 64
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
 _DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
 _DURATION_ACCEPTED = 'accepted: a number and a unit, as "500ms", "60s", "1m", "24h", "7d"'
-_RESERVED = frozenset({LANES_TABLE, TIMERS_TABLE, PROGRESS_TABLE, FINALS_TABLE})
+_RESERVED = frozenset({LANES_TABLE, TIMERS_TABLE, PROGRESS_TABLE, FINALS_TABLE, PERIODS_TABLE})
 _GAP = "a window has no gap: declare sessions in config/sessions.yaml"
 _KINDS = "accepted: tumbling, hopping, sliding (sessions are declared in config/sessions.yaml)"
 

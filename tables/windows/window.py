@@ -119,7 +119,7 @@ class WindowSpec:
             "sketch": sketch.LAYOUT,
         }
         text = json.dumps(meaning, sort_keys=True)
-        return f"window-2-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        return f"window-3-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     def table(self) -> TableSpec:
         """The table that keeps this window's panes."""

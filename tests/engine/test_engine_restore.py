@@ -18,6 +18,7 @@ from confluent_kafka.cimpl import NewTopic
 from app.engine.changelog import POSITION_KEY, row_record_key
 from app.engine.clock import SystemClock
 from app.engine.counts import Counts, encode_metadata
+from app.engine.effects import Effects
 from app.engine.epoch import Epoch, TaskCommit, TaskId
 from app.engine.lanes import LIVE, Lanes
 from app.engine.membership import Membership
@@ -458,6 +459,35 @@ async def test_an_epoch_can_be_read_back_from_nothing(
     assert (start, read) == (Start(2, LANES, TALLY), 3)
     assert world.rows(task) == {b"a": b"2"}
     assert written.changelog == {SOURCE: 3}
+
+
+async def test_a_range_that_an_epoch_dropped_is_gone_from_every_restore(
+    world: World, writer: TransactionalWriter, member: Membership
+) -> None:
+    owner, standby = world.task(), world.task("behind")
+
+    async def commit(number: int, effects: Effects) -> None:
+        owner.apply(effects)
+        owner.position = number
+        commit = owner.take()
+        epoch = Epoch(number, member, {SOURCE: commit}, [], [], 1)
+        written = await asyncio.to_thread(writer.commit, epoch, NEVER)
+        at = Positions(written.changelog[SOURCE], number)
+        world.store_of(owner).write(written.rows[SOURCE], at, commit.dropped)
+        for layers in owner.layers.values():
+            layers.settle(written.rows[SOURCE][layers.spec.identity])
+
+    await commit(1, Effects(updates={"counts": {b"%03d" % n: n + 1 for n in range(300)}}))
+    await world.starts(standby)  # it has all rows, and hears of the drop alone
+    dropped, again = (b"100", b"200"), {b"150": 7, b"1500": 8}
+    await commit(2, Effects(drops={"counts": [dropped]}))
+    await commit(3, Effects(updates={"counts": again}))
+    kept = {b"%03d" % n: b"%d" % (n + 1) for n in range(300) if not 100 <= n < 200}
+    expected = kept | {b"150": b"7", b"1500": b"8"}
+    for task in (owner, standby, world.task("lost-disk")):
+        start, _ = await world.starts(task)
+        assert start.position == 3
+        assert world.rows(task) == expected
 
 
 async def rejected(world: World, writer: TransactionalWriter, epoch: Epoch) -> CommitFailedError:

@@ -13,6 +13,7 @@ from tables.lanes import LANES_TABLE
 from tables.windows.compose import Pane, compose, merged, rolled
 from tables.windows.finals import FINALS_TABLE, Written, final_key
 from tables.windows.keys import row_key
+from tables.windows.periods import PERIODS_TABLE, Period, period_key
 from tables.windows.stats import EMPTY, WindowStats, merge_stats
 from tests.web.fakes import MINUTE, NOW, SPEC, MemoryTable, cluster_of, running_worker, stats_of
 from web.queries.panes import newest_windows, what_was_written
@@ -123,6 +124,8 @@ async def test_a46_9_a_closed_window_is_answered_until_its_retention_and_then_40
     cluster.mark(NOW)
     finals = cluster.table(partition, FINALS_TABLE).rows
     finals[final_key(SPEC.name, "/a", NOW - 5 * MINUTE)] = Written(1, 1, SPEC.identity, NOW)
+    periods = cluster.table(partition, PERIODS_TABLE).rows
+    periods[period_key(SPEC.name, NOW)] = Period(updated_ms=NOW, written_ms=NOW)
     tick = RetentionTick((SPEC,), pause_ms=0)
 
     class View:
@@ -130,7 +133,9 @@ async def test_a46_9_a_closed_window_is_answered_until_its_retention_and_then_40
             return cluster.table(partition, name)
 
     def sweep(now_ms: int) -> list[bytes]:
-        return tick(partition, View(), now_ms).deletes.get(SPEC.name, [])  # type: ignore[arg-type]
+        drops = tick(partition, View(), now_ms).drops  # type: ignore[arg-type]
+        rows = cluster.table(partition, SPEC.name).rows
+        return [row for row in rows for lo, hi in drops.get(SPEC.name, ()) if lo <= row < hi]
 
     async with running_worker(cluster) as worker:
         path = f"/api/v1/windows/{SPEC.name}/a"

@@ -23,7 +23,7 @@ from app.engine.lanes import LANE_HEADER, Lanes
 from app.models.event import LogEvent, encode_event
 from tables.lanes import LANES_TABLE
 from tables.windows.answer import window_answer
-from tables.windows.keys import key_prefix, parse_row_key
+from tables.windows.keys import parse_row_key
 from tables.windows.spec import ErrorsWhen, WindowSpec
 from tables.windows.stats import WindowStats
 
@@ -190,6 +190,11 @@ class WindowsDriver:
             for name, keys in effects.deletes.items()
             for key in keys
         )
+        self._removed += sum(
+            len(list(view.table(name).range(lo, hi, limit=10_000)))
+            for name, ranges in effects.drops.items()
+            for lo, hi in ranges
+        )
         return effects
 
     def merge_records(self, values: Sequence[bytes | None]) -> Effects:
@@ -205,9 +210,9 @@ class WindowsDriver:
 
     def rows(self, key: str, name: str | None = None) -> list[tuple[int, WindowStats]]:
         """Rows of a key as (start, stats), oldest first."""
-        prefix = key_prefix(key)
-        found = sorted(self.all_rows(name).items())
-        return [(parse_row_key(raw)[1], stats) for raw, stats in found if raw.startswith(prefix)]
+        rows = sorted(self.all_rows(name).items())
+        found = ((*parse_row_key(raw), stats) for raw, stats in rows)
+        return [(start, stats) for of, start, stats in found if of == key]
 
     def all_rows(self, name: str | None = None) -> dict[bytes, WindowStats]:
         """Every row of a window's table."""

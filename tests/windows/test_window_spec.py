@@ -200,7 +200,7 @@ def test_an_absent_file_is_named(tmp_path: Path):
 
 
 def test_the_identity_is_pinned_because_it_decides_whether_stored_rows_are_read():
-    assert minute_spec().identity == "window-2-86c4df5c19f8ef74"
+    assert minute_spec().identity == "window-3-86c4df5c19f8ef74"
 
 
 def test_the_identity_changes_with_the_meaning_of_a_row_only():

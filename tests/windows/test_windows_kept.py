@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,7 +13,8 @@ from tables.timers import TIMERS_TABLE
 from tables.windows.answer import window_answer
 from tables.windows.compose import rolled
 from tables.windows.finals import FINALS_TABLE, decode_record
-from tables.windows.keys import parse_row_key
+from tables.windows.keys import PERIOD_MS, parse_row_key
+from tables.windows.periods import PERIODS_TABLE
 from tables.windows.spec import WindowSpec
 from tests.windows.closing import Closing, Event, counted, said
 from tests.windows.driver import HOUR, MINUTE, TEN, WindowsDriver, at, event, minute_spec
@@ -125,30 +125,26 @@ def test_a46_8_a_replay_of_last_week_gives_last_weeks_windows():
     assert {record.revision for record in now.finals()} == {1}
 
 
-def minutes(windows: Closing, count: int) -> Iterator[int]:
-    """Live traffic of three keys, a minute after the other on both clocks."""
-    for minute in range(count):
-        windows.feed([hit(TEN + minute * MINUTE, f"/{n}") for n in range(3)])
-        windows.clock(TEN + minute * MINUTE + 30_000)
-        for _ in range(59):
-            windows.driver.advance(1_000)
-        yield minute
-
-
 def test_a44_10_rows_of_every_table_stop_growing_after_the_retention():
-    spec = replace(minute_spec(name="short"), retention_ms=10 * MINUTE)
-    hops = replace(SAYING_HOPS, name="hops", emit="final", retention_ms=10 * MINUTE)
+    spec = replace(minute_spec(name="short"), retention_ms=HOUR)
+    hops = replace(SAYING_HOPS, name="hops", emit="final", retention_ms=HOUR)
     windows = Closing(spec, hops)
-    tables = ("short", "hops", FINALS_TABLE, TIMERS_TABLE)
+    tables = ("short", "hops", FINALS_TABLE, PERIODS_TABLE)
+    steps_a_period = PERIOD_MS // (10 * MINUTE)
     sizes: list[list[int]] = []
-    for minute in minutes(windows, 45):
-        if minute >= 30:
-            rows = [windows.driver.rows(WINDOW_PARTIALS, table) for table in tables]
-            sizes.append([len(each) for each in rows])
-    assert sizes[-1] == sizes[0] == sizes[7]
-    assert 0 < sizes[0][0] <= 3 * 12
+    for step in range(6 * steps_a_period):
+        now_ms = TEN + step * 10 * MINUTE
+        windows.feed([hit(now_ms, f"/{n}") for n in range(3)])
+        windows.clock(now_ms + 9 * MINUTE)
+        for _ in range(9):
+            windows.driver.advance(MINUTE)
+        sizes.append([len(windows.driver.rows(WINDOW_PARTIALS, each)) for each in tables])
+        assert windows.driver.rows(WINDOW_PARTIALS, TIMERS_TABLE) == {}
+    last, before = sizes[-steps_a_period:], sizes[-2 * steps_a_period : -steps_a_period]
+    assert last == before
+    assert 0 < max(row[0] for row in last) <= 3 * (steps_a_period + 6 + 1 + 12)
     oldest = min(parse_row_key(raw)[1] for raw in windows.driver.rows(WINDOW_PARTIALS, "short"))
-    assert oldest >= TEN + 33 * MINUTE
+    assert oldest >= windows.driver.clock.now_ms() - 2 * HOUR - HOUR - PERIOD_MS - HOUR
 
 
 def test_every_record_of_the_topic_is_accounted_for():

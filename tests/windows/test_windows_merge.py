@@ -13,9 +13,11 @@ from agents.log_events.agent import log_events_agent
 from agents.topics import LOG_EVENTS, WINDOW_PARTIALS
 from agents.windows.agent import windows_agent
 from agents.windows.repartition import decode_partial, encode_partial, window_repartition
-from agents.windows.retention import PAUSE_MS, WHOLE_EACH, RetentionTick
+from agents.windows.retention import PAUSE_MS, RetentionTick
 from app.engine.chunks import Chunk, LaneMark, decode_chunk, encode_chunk
 from app.engine.epoch import TaskId
+from tables.windows.keys import PERIOD_MS
+from tables.windows.periods import PERIODS_TABLE, periods_table
 from tables.windows.stats import WindowStats
 from tests.windows.driver import (
     HOUR,
@@ -121,60 +123,60 @@ def test_retention_counts_from_the_last_update_not_from_event_time():
     driver = WindowsDriver(UNWRITTEN)
     day = 24 * HOUR
     driver.feed([event(TEN - 30 * day)], lane="file-1", ingest=NOW)
-    driver.feed([event(TEN, "/b")], ingest=NOW - 5_000)
-    assert driver.sweep(NOW + day - 5_000) == 0
+    driver.feed([event(TEN, "/b")], ingest=NOW - 2 * MINUTE)
+    assert driver.sweep(NOW + day - 2 * MINUTE) == 0
     assert driver.sweep(NOW + day) == 1
     assert [start for start, _ in driver.rows("/a")] == [TEN - 30 * day]
     assert driver.rows("/b") == []
     assert driver.sweep(NOW + day + 1) == 1
 
 
-def test_rows_stop_growing_when_each_sweep_sees_a_slice():
-    spec = replace(UNWRITTEN, retention_ms=10 * MINUTE)
-    retention = RetentionTick((spec,), rows_per_tick=7, pause_ms=0)
-    driver = WindowsDriver(spec, retention=retention)
-    most = 0
-    for minute in range(60):
-        now = NOW + minute * MINUTE
-        driver.feed([event(TEN + minute * MINUTE, f"/{i}") for i in range(3)], ingest=now)
+def test_rows_stop_growing_when_each_tick_looks_at_a_slice():
+    spec = replace(UNWRITTEN, retention_ms=HOUR)
+    driver = WindowsDriver(spec, retention=RetentionTick((spec,), rows_per_tick=1, pause_ms=0))
+    sizes = []
+    for step in range(24 * 6):
+        now = NOW + step * 10 * MINUTE
+        driver.feed([event(TEN + step * 10 * MINUTE, f"/{i}") for i in range(3)], ingest=now)
         for _ in range(10):
             driver.sweep(now)
-        most = max(most, len(driver.all_rows()))
-    assert most == 3 * 11
+        sizes.append(len(driver.all_rows()))
+    most = 3 * (PERIOD_MS + HOUR) // (10 * MINUTE)
+    assert max(sizes) == max(sizes[-18:]) == most
+    assert min(sizes[-18:]) == most - 3 * 17
 
 
-def test_a_round_looks_at_the_front_of_each_key_and_at_what_expired_behind_it(
+def test_panes_of_a_period_are_not_looked_at_while_it_stays_nor_when_it_goes(
     monkeypatch: pytest.MonkeyPatch,
 ):
     spec, looked = replace(UNWRITTEN, retention_ms=10 * MINUTE), []
     driver = WindowsDriver(spec)
-    for minute in range(12):
-        now = NOW + minute * MINUTE
-        driver.feed([event(TEN + minute * MINUTE, f"/{i}") for i in range(5)], ingest=now)
+    driver.feed([event(TEN + n * 1_000, f"/{n}") for n in range(60)], ingest=NOW)
     store = driver.driver._stores[TaskId(WINDOW_PARTIALS, 0)]
     inner = store.range
 
     def counted(family: str, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False):
         rows = list(inner(family, lo, hi, limit=limit, reverse=reverse))
-        if family == spec.table().identity:
+        if family == spec.table().identity and limit < 10_000:  # which is how the driver counts
             looked.append(len(rows))
         return iter(rows)
 
     monkeypatch.setattr(store, "range", counted)
-    driver.sweep(NOW + 5 * MINUTE)
-    assert sum(looked) == 5
-    driver.sweep(NOW + 11 * MINUTE + 1)  # two have expired of each key
-    assert len(driver.all_rows()) == 5 * 10
+    assert driver.sweep(NOW + 10 * MINUTE) == 0
+    assert sum(looked) == 1  # which periods there are
+    assert driver.sweep(NOW + 10 * MINUTE + 1) == 60
+    assert sum(looked) == 3
 
 
-def test_rows_behind_older_ones_that_stay_are_removed_by_a_round_over_all():
+def test_a_late_event_keeps_its_period_and_no_other():
     driver = WindowsDriver(replace(UNWRITTEN, retention_ms=10 * MINUTE))
-    driver.feed([event(TEN)], ingest=NOW)
-    driver.feed([event(TEN - HOUR)], lane="file-1", ingest=NOW + 10 * MINUTE)
-    assert driver.sweep(NOW + 10 * MINUTE + 1) == 0
-    for _ in range(WHOLE_EACH):
-        driver.sweep(NOW + 10 * MINUTE + 1)
-    assert [start for start, _ in driver.rows("/a")] == [TEN - HOUR]
+    driver.feed([event(TEN - PERIOD_MS), event(TEN), event(TEN + MINUTE, "/b")], ingest=NOW)
+    driver.feed([event(TEN + MINUTE)], lane="file-1", ingest=NOW + 10 * MINUTE)
+    assert driver.sweep(NOW + 10 * MINUTE + 1) == 1
+    assert {start for start, _ in driver.rows("/a")} == {TEN, TEN + MINUTE}
+    assert [start for start, _ in driver.rows("/b")] == [TEN + MINUTE]
+    driver.sweep(NOW + 10 * MINUTE + 2)
+    assert driver.sweep(NOW + 20 * MINUTE + 1) == 3
 
 
 def test_rounds_pause_once_they_are_through():
@@ -184,6 +186,22 @@ def test_rounds_pause_once_they_are_through():
     assert driver.sweep(NOW + 10 * MINUTE) == 0
     assert driver.sweep(NOW + 10 * MINUTE + PAUSE_MS - 1) == 0
     assert driver.sweep(NOW + 10 * MINUTE + PAUSE_MS) == 1
+
+
+def test_a_period_that_nothing_is_known_of_stays_for_another_retention():
+    driver = WindowsDriver(UNWRITTEN)
+    driver.feed([event(TEN), event(TEN - 30 * HOUR)], ingest=NOW)
+    store = driver.driver._stores[TaskId(WINDOW_PARTIALS, 0)]
+    known = driver.all_rows(PERIODS_TABLE)
+    store.write(periods_table().identity, dict.fromkeys(known, None))
+    task = driver.driver.tasks[TaskId(WINDOW_PARTIALS, 0)]
+    task.table(PERIODS_TABLE).drop()  # what is cached
+    assert driver.sweep(NOW + 48 * HOUR) == 0
+    assert driver.sweep(NOW + 72 * HOUR) == 0
+    assert driver.sweep(NOW + 72 * HOUR + 1) == 1
+    for ms in range(2, 6):
+        driver.sweep(NOW + 72 * HOUR + ms)
+    assert driver.all_rows() == {} == driver.all_rows(PERIODS_TABLE)
 
 
 @pytest.mark.parametrize("updated", [True, False])

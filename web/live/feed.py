@@ -263,7 +263,7 @@ class LiveFeed:
             return self._queries.table(PARTIALS_TOPIC, partition, self._spec.name)
 
         wanted = TimeRange(max(0, self._clock() - LIVE_MS - self._spec.size_ms), None)
-        async for key in in_slices(keys_after(table, None)):
+        async for key in in_slices(keys_after(table, None, wanted.from_ms or 0)):
             now_ms = self._clock()
             for start_ms, stats in newest_rows(table(), key, wanted, SEED_ROWS_MAX):
                 self._window.seed(partition, key, start_ms, stats, now_ms)

@@ -195,7 +195,7 @@ class Monitoring:
 
         span_ms = (wanted.to_ms or 0) - (wanted.from_ms or 0)
         panes_max = span_ms // spec.advance_ms + 2
-        keys = keys_after(table, None) if only is None else iter([only])
+        keys = keys_after(table, None, wanted.from_ms or 0) if only is None else iter([only])
         read = 0
         async for key in in_slices(keys):
             if read == KEYS_READ_MAX:

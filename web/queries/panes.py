@@ -8,8 +8,8 @@ from app.engine.chunks import LaneMark
 from app.engine.query import CommittedTable, Queries
 from tables.lanes import EVERY, LANES_TABLE, MARKS_MAX, LaneTimes
 from tables.windows.compose import Pane, rolled
-from tables.windows.finals import Written, final_key
-from tables.windows.keys import START_MAX, pane_start_ms
+from tables.windows.finals import Written, finals_of_key
+from tables.windows.keys import START_MAX, pane_start_ms, period_of
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats
 from tables.windows.stored import StoredStats
@@ -65,9 +65,12 @@ def what_was_written(
     if not spec.closes or not windows:
         return {}
     first, last = windows[0][0], windows[-1][0]
-    lo, hi = final_key(spec.name, key, first), final_key(spec.name, key, last + 1)
-    rows = table.range(lo, hi, limit=WINDOWS_MAX + spec.panes)
-    return {pane_start_ms(raw): written for raw, written in rows}
+    found: dict[int, Written] = {}
+    for period_ms in {period_of(start_ms) for start_ms, _ in windows}:
+        lo, hi = finals_of_key(spec.name, key, period_ms, first, last + 1)
+        rows = table.range(lo, hi, limit=WINDOWS_MAX + spec.panes)
+        found |= {pane_start_ms(raw): written for raw, written in rows}
+    return found
 
 
 def times_of(queries: Queries, partition: int, source_topic: str) -> LaneTimes:

@@ -84,7 +84,7 @@ class RequestCounts:
             return self._queries.table(PARTIALS_TOPIC, partition, name)
 
         read = 0
-        async for key in in_slices(keys_after(table, None)):
+        async for key in in_slices(keys_after(table, None, last_five_minutes.from_ms or 0)):
             if read == KEYS_READ_MAX:
                 return True
             read += 1

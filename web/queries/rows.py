@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Final, TypeVar
 
 from app.engine.query import CommittedTable
 from tables.windows.keys import (
+    PERIOD_MS,
     START_MAX,
-    after_key,
+    after_prefix,
     key_prefix,
+    key_rows,
     pane_start_ms,
-    parse_row_key,
-    row_key,
+    period_of,
+    period_rows,
+    row_period_ms,
 )
 from tables.windows.stats import WindowStats
 from tables.windows.stored import StoredStats, decode_stored
@@ -27,6 +31,8 @@ ROWS_SLICE: Final = 128
 
 A turn may last as long as a step, so an answer should not need many of them.
 """
+PERIODS_MAX: Final = 64
+"""Periods in which keys are looked for, the newest: eight days. A backfill may bring thousands."""
 
 OpenTable = Callable[[], CommittedTable]
 """Opened anew for each key: between two slices the partition may have left this worker."""
@@ -46,31 +52,56 @@ class KeyRow:
     partition: int
 
 
-def _bounds(key: str, wanted: TimeRange) -> tuple[bytes, bytes]:
-    lo = key_prefix(key) if wanted.from_ms is None else row_key(key, wanted.from_ms)
-    hi = after_key(key) if wanted.to_ms is None else row_key(key, min(wanted.to_ms, START_MAX))
-    return lo, hi
-
-
 def newest_rows(
     table: CommittedTable, key: str, wanted: TimeRange, limit: int
 ) -> list[tuple[int, WindowStats]]:
-    """The newest ``limit`` rows of the key in the range, oldest first."""
-    lo, hi = _bounds(key, wanted)
-    rows = [
-        (pane_start_ms(raw), stats) for raw, stats in table.range(lo, hi, limit=limit, reverse=True)
-    ]
-    rows.reverse()
-    return rows
+    """The newest ``limit`` rows of the key in the range, oldest first: a seek for each period."""
+
+    def read(lo: bytes, hi: bytes, most: int) -> list[tuple[int, WindowStats]]:
+        found = table.range(lo, hi, limit=most, reverse=True)
+        return [(pane_start_ms(raw), stats) for raw, stats in found]
+
+    return _newest(table, key, wanted, limit, read)
 
 
 def newest_stored(table: CommittedTable, key: str, wanted: TimeRange, limit: int) -> list[Read]:
     """As :func:`newest_rows`, histograms left encoded."""
-    lo, hi = _bounds(key, wanted)
-    stored = table.stored(lo, hi, limit=limit, reverse=True)
-    rows: list[Read] = [(pane_start_ms(raw), decode_stored(state)) for raw, state in stored]
+
+    def read(lo: bytes, hi: bytes, most: int) -> list[Read]:
+        found = table.stored(lo, hi, limit=most, reverse=True)
+        return [(pane_start_ms(raw), decode_stored(state)) for raw, state in found]
+
+    return _newest(table, key, wanted, limit, read)
+
+
+def _newest(
+    table: CommittedTable,
+    key: str,
+    wanted: TimeRange,
+    limit: int,
+    read: Callable[[bytes, bytes, int], list[T]],
+) -> list[T]:
+    """Rows from the newest period to the oldest, each read newest first; oldest first."""
+    from_ms = wanted.from_ms or 0
+    to_ms = START_MAX + 1 if wanted.to_ms is None else min(wanted.to_ms, START_MAX + 1)
+    rows: list[T] = []
+    period_ms = _newest_period(table, to_ms) if wanted.to_ms is None else period_of(to_ms - 1)
+    while period_ms is not None and period_ms + PERIOD_MS > from_ms:
+        found = read(*key_rows(key, period_ms, from_ms, to_ms), limit - len(rows))
+        rows += found
+        if len(rows) >= limit or period_ms <= from_ms:
+            break
+        # The period before is there as a rule; where this one had nothing, there may be a gap.
+        period_ms = period_ms - PERIOD_MS if found else _newest_period(table, period_ms)
     rows.reverse()
     return rows
+
+
+def _newest_period(table: CommittedTable, before_ms: int) -> int | None:
+    """The newest period with rows that begins before a moment."""
+    hi = period_rows(before_ms - 1)[1] if before_ms > 0 else b""
+    found = next(iter(table.range(b"", hi, limit=1, reverse=True)), None)
+    return None if found is None else row_period_ms(found[0])
 
 
 async def newest_rows_sliced(
@@ -112,23 +143,50 @@ def has_key(table: CommittedTable, key: str) -> bool:
     return bool(newest_rows(table, key, TimeRange(None, None), 1))
 
 
-def keys_after(open_table: OpenTable, after: str | None) -> Iterator[str]:
-    """Keys in row order that come after ``after``, one seek each."""
-    lo = b"" if after is None else after_key(after)
-    while True:
-        found = next(iter(open_table().range(lo, None, limit=1)), None)
-        if found is None:
-            return
-        key = parse_row_key(found[0])[0]
-        yield key
-        lo = after_key(key)
+def keys_after(open_table: OpenTable, after: str | None, since_ms: int = 0) -> Iterator[str]:
+    """Keys in row order that come after ``after``, of periods that end after ``since_ms``.
+
+    Of at most :data:`PERIODS_MAX` periods, the newest; a seek for each that has the key.
+    """
+    for prefix, _ in _prefixes_after(open_table, after, since_ms):
+        yield prefix[2:].decode()
 
 
 def latest_rows(open_table: OpenTable, partition: int, after: str | None) -> Iterator[KeyRow]:
     """Each key after ``after`` with its newest row, in row order, read as it is consumed."""
-    for key in keys_after(open_table, after):
-        for start_ms, stats in newest_rows(open_table(), key, TimeRange(None, None), 1):
+    for prefix, period_ms in _prefixes_after(open_table, after, 0):
+        key, within = prefix[2:].decode(), TimeRange(period_ms, period_ms + PERIOD_MS)
+        for start_ms, stats in newest_rows(open_table(), key, within, 1):
             yield KeyRow(key, start_ms, stats, partition)
+
+
+def _prefixes_after(
+    open_table: OpenTable, after: str | None, since_ms: int
+) -> Iterator[tuple[bytes, int]]:
+    """Each key as its prefix (see :func:`key_prefix`), with the newest period that has it."""
+    heads: list[tuple[bytes, int]] = []
+    begin = b"" if after is None else key_prefix(after)
+    period_ms = _newest_period(open_table(), START_MAX + 1)
+    for _ in range(PERIODS_MAX):
+        if period_ms is None or period_ms + PERIOD_MS <= since_ms:
+            break
+        _push_next(heads, open_table(), period_ms, begin)
+        period_ms = _newest_period(open_table(), period_ms)
+    while heads:
+        prefix, newest_ms = heads[0][0], -heads[0][1]
+        yield prefix, newest_ms
+        while heads and heads[0][0] == prefix:
+            _push_next(heads, open_table(), -heappop(heads)[1], prefix)
+
+
+def _push_next(
+    heads: list[tuple[bytes, int]], table: CommittedTable, period_ms: int, prefix: bytes
+) -> None:
+    """Add the next key of a period to those to come, each with its period, newest first."""
+    lo, hi = period_rows(period_ms)
+    found = table.range(after_prefix(period_ms, prefix) if prefix else lo, hi, limit=1)
+    for raw, _ in found:
+        heappush(heads, (raw[8:-8], -period_ms))
 
 
 async def in_slices(items: Iterator[T]) -> AsyncIterator[T]:
