@@ -106,19 +106,19 @@ class MergeWindows:
             spec, get = self._by_name[name], view.table(name).get
             merged = states[name] = {}
             closes, advance_ms = spec.closes, spec.advance_ms
-            updated: dict[int, int] = {}
+            updated: dict[bytes, int] = {}  # by period
             for row, partial in partials.items():
                 held = get(row)
-                period_ms = row_period_ms(row)
-                if partial.updated_ms >= updated.get(period_ms, 0):
-                    updated[period_ms] = partial.updated_ms
+                period, updated_ms = row[:8], partial.updated_ms
+                if updated_ms >= updated.get(period, 0):
+                    updated[period] = updated_ms
                 merged[row] = partial if held is None else merge_stats(held, partial)
                 if closes and partial.count:
                     known = () if held is None else held.lanes
                     if fired.of(known, partial.lanes) >= pane_start_ms(row) + advance_ms:
                         _set_timer(agenda, spec, row, partial.lanes)
-            for period_ms, updated_ms in updated.items():
-                agenda.touched(name, period_ms, updated_ms=updated_ms)
+            for period, updated_ms in updated.items():
+                agenda.touched(name, row_period_ms(period), updated_ms=updated_ms)
         return states
 
     def _read(self, raw: bytes | None) -> tuple[Chunk, list[tuple[PartialKey, WindowStats]]]:

@@ -19,6 +19,7 @@ The same for every window, because what is stored must not move when a retention
 
 _LENGTH = Struct(">H")
 _START = Struct(">Q")
+_HEAD = Struct(">QH")
 
 KEY_BYTES_MAX = 0xFFFF
 START_MAX = 0xFFFF_FFFF_FFFF_FFFF
@@ -72,8 +73,10 @@ def parse_timed_key(raw: bytes) -> tuple[str, int]:
 
 def row_key(key: str, start_ms: int) -> bytes:
     """Row key of the key's pane that starts at ``start_ms``; raises as :func:`timed_key`."""
-    timed = timed_key(key, start_ms)
-    return _START.pack(start_ms - start_ms % PERIOD_MS) + timed
+    raw = key.encode()
+    if not 0 <= start_ms <= START_MAX or len(raw) > KEY_BYTES_MAX:
+        return timed_key(key, start_ms)  # which says what is wrong
+    return _HEAD.pack(start_ms - start_ms % PERIOD_MS, len(raw)) + raw + _START.pack(start_ms)
 
 
 def parse_row_key(raw: bytes) -> tuple[str, int]:

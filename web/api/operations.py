@@ -50,7 +50,8 @@ _WINDOWS: Final = (
         "get",
         "/api/v1/windows/{name}",
         "Windows",
-        "Keys of a window with their newest window. A page at a time, over all workers.",
+        "Keys of a window with their newest window, of the newest eight days that have any. A page "
+        "at a time, over all workers.",
         (Param("name", "Window of config/windows.yaml", where="path"), LIMIT, CURSOR),
         (200, 400, 404, 503),
     ),
