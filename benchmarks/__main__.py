@@ -8,7 +8,7 @@ from collections.abc import Callable
 import click
 
 from benchmarks.broker import BenchBroker, bench_broker
-from benchmarks.configs import five_windows_and_sessions
+from benchmarks.configs import ONE_WINDOW, SHIPPED, five_windows_and_sessions
 from benchmarks.engine_run import measure_engine
 from benchmarks.failover import failover
 from benchmarks.history import bench_history
@@ -91,9 +91,15 @@ def ingest() -> None:
 
 
 @main.command()
-def queries() -> None:
+@click.option(
+    "--config",
+    type=click.Choice((SHIPPED, ONE_WINDOW)),
+    default=SHIPPED,
+    help="All that ships, or one tumbling window.",
+)
+def queries(config: str) -> None:
     """Point queries under ingest, near and far, and a day of windows of one key."""
-    _check(bench_queries)
+    _check(lambda broker: bench_queries(broker, config))
 
 
 @main.command()

@@ -10,6 +10,9 @@ import yaml
 
 from app.settings import CONFIG_DIR
 
+SHIPPED, ONE_WINDOW = "shipped", "one-window"
+"""What benchmarks call the configuration that ships, and that of :func:`one_window`."""
+
 _REQUESTS: dict[str, Any] = {
     "name": "requests_per_endpoint",
     "topic": "log-events",

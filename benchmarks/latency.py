@@ -24,7 +24,7 @@ from rich.table import Table
 from agents.topics import LOG_EVENTS
 from app.settings import CONFIG_DIR
 from benchmarks.broker import BenchBroker, bench_broker
-from benchmarks.configs import one_window
+from benchmarks.configs import ONE_WINDOW, SHIPPED, one_window
 from benchmarks.engine_run import PARTITIONS, free_port, new_cluster
 from benchmarks.probes import Probe, Reader, Sender
 from benchmarks.process import machine, usage
@@ -44,7 +44,6 @@ SECONDS = 40
 WARM_UP_S = 5.0
 VISIBLE_S_MAX = 10.0
 READY_S_MAX = 20.0
-SHIPPED, ONE_WINDOW = "shipped", "one-window"
 
 
 SPANS: dict[str, Callable[[Probe], float]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
+import os
 import time
 import urllib.request
 from dataclasses import dataclass, field
@@ -17,10 +17,14 @@ import confluent_kafka as ck
 from agents.topics import LOG_EVENTS
 from app.engine.lanes import LANE_HEADER
 from app.models.event import LogEvent, encode_event
+from app.settings import CONFIG_DIR
 from benchmarks.broker import BenchBroker
+from benchmarks.configs import ONE_WINDOW, one_window
 from benchmarks.engine_run import free_port, new_cluster
+from benchmarks.process import machine, usage
+from benchmarks.results import today
 from benchmarks.timed import MissedError
-from benchmarks.traffic import RATE, Traffic
+from benchmarks.traffic import RATE, producer, traffic
 from tests.system.harness import Worker, wait_for
 
 QUERIES_PER_S = 500
@@ -81,14 +85,14 @@ async def ask(session: aiohttp.ClientSession, url: str, worker: str, taken: Take
     began = time.perf_counter()
     try:
         async with session.get(url) as reply:
-            answer = await reply.json(content_type=None)
+            body = await reply.read()
     except (aiohttp.ClientError, TimeoutError):
         taken.failed += 1
         return
     took_ms = (time.perf_counter() - began) * 1000
     if reply.status != 200:
         taken.failed += 1
-    elif answer["worker"] == worker:
+    elif json.loads(body)["worker"] == worker:
         taken.local.append(took_ms)
     else:
         taken.remote.append(took_ms)
@@ -127,35 +131,35 @@ def _day(worker: Worker) -> list[float]:
     return took
 
 
-def bench_queries(broker: BenchBroker) -> str:
+def bench_queries(broker: BenchBroker, config: str) -> str:
     """500 point queries a second through 20 000 events a second on two workers; then a day."""
     cluster = new_cluster(broker)
+    folder = one_window(cluster.home) if config == ONE_WINDOW else CONFIG_DIR
     workers = [
-        cluster.worker(free_port(), HEADRACE_DEMO="0", HEADRACE_COLLECT="0") for _ in range(2)
+        cluster.worker(
+            free_port(), HEADRACE_DEMO="0", HEADRACE_COLLECT="0", HEADRACE_CONFIG=str(folder)
+        )
+        for _ in range(2)
     ]
-    config = {"bootstrap.servers": broker.bootstrap, "linger.ms": 1, "compression.type": "lz4"}
-    producer = ck.Producer(config | {"partitioner": "murmur2_random", "log_level": 2})
     topic = cluster.topic(LOG_EVENTS)
-    traffic = Traffic(producer, topic, threading.Event())
-    thread = threading.Thread(target=traffic.run)
     try:
         for worker in workers:
             worker.ready()
-        _send_day(producer, topic, time.time_ns() // 1_000_000)
+        _send_day(producer(broker.bootstrap), topic, time.time_ns() // 1_000_000)
         wait_for("the day is in its windows", lambda: _has_day(workers[0]) or None)
         quiet_ms = _day(workers[0])
-        thread.start()
-        time.sleep(WARM_UP_S)
-        taken = asyncio.run(_points(workers[0].port, f"127.0.0.1:{workers[0].port}"))
-        busy_ms = _day(workers[0])
+        with traffic(broker.bootstrap, topic, RATE):
+            time.sleep(WARM_UP_S)
+            pids = [broker.pid, *(worker.process.pid for worker in workers)]
+            began = [usage(pid) for pid in pids]
+            taken = asyncio.run(_points(workers[0].port, f"127.0.0.1:{workers[0].port}"))
+            ended = [usage(pid) for pid in pids]
+            busy_ms = _day(workers[0])
     finally:
-        traffic.stop.set()
-        if thread.is_alive():
-            thread.join()
-        producer.flush(10)
         for worker in workers:
             worker.stop()
-    return _report(taken, quiet_ms, busy_ms)
+    cores = [(b.cpu_s - a.cpu_s) / (b.at - a.at) for a, b in zip(began, ended, strict=True)]
+    return _report(config, taken, quiet_ms, busy_ms, cores)
 
 
 def _has_day(worker: Worker) -> bool:
@@ -165,9 +169,14 @@ def _has_day(worker: Worker) -> bool:
     )
 
 
-def _report(taken: Taken, quiet_ms: list[float], busy_ms: list[float]) -> str:
+def _report(
+    config: str, taken: Taken, quiet_ms: list[float], busy_ms: list[float], cores: list[float]
+) -> str:
+    broker, *workers = (f"{each:.2f}" for each in cores)
     lines = [
-        f"{QUERIES_PER_S} point queries/s through {RATE:,} events/s, two workers, one machine:"
+        f"{QUERIES_PER_S} point queries/s through {RATE:,} events/s, two workers, {config}; "
+        f"{machine()}, {today()}",
+        f"  cores: workers {' and '.join(workers)}, broker {broker}; load {os.getloadavg()[0]:.1f}",
     ]
     missed = []
     for name, values, most in (
