@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import sys
@@ -16,11 +17,27 @@ if TYPE_CHECKING:
     from app.main import Headrace
 
 
+_M_ARENA_MAX = -8
+_ARENAS = 2
+
+
+def _share_arenas() -> None:
+    """Let all threads allocate from two arenas, where the C library is glibc.
+
+    It would give each of a worker's threads (RocksDB's, librdkafka's, ours) its own, and what
+    one has freed no other can use: some 35 of 640 MiB with a million open sessions.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, _ARENAS)
+
+
 class PreparedWorker(faust.Worker):
     """Prepares broker, topics and engine, then starts the application."""
 
     def __init__(self, app: Headrace, *args: Any, **kwargs: Any) -> None:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        _share_arenas()
         try:
             app.prepare()
         except (StartUpError, BrokerError) as exc:

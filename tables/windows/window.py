@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final, Literal
 
 from app.engine.effects import TableSpec
@@ -63,12 +63,21 @@ class WindowSpec:
     where: tuple[Condition, ...] = ()
     emit: Literal["final", "updates"] = "final"
     global_row: bool = False
+    identity: str = field(init=False, repr=False, compare=False)
+    """Fingerprint of what a stored row means: another meaning never reads old rows.
+
+    The name is part of it, because two windows of one meaning keep rows of their own. Grace,
+    retention and what is emitted are not: they change which events reach a row and how long it
+    stays, not what its numbers say.
+    """
 
     def __post_init__(self) -> None:
         if not self.advance_ms:
             object.__setattr__(self, "advance_ms", self.size_ms)
         if not self.sizes_ms:
             object.__setattr__(self, "sizes_ms", (self.size_ms,))
+        # Told once: every window that is closed or answered asks for it.
+        object.__setattr__(self, "identity", _identity(self))
 
     @property
     def closes(self) -> bool:
@@ -94,33 +103,27 @@ class WindowSpec:
             return key + GLOBAL_KEY
         return key
 
-    @property
-    def identity(self) -> str:
-        """Fingerprint of what a stored row means: another meaning never reads old rows.
-
-        The name is part of it, because two windows of one meaning keep rows of their own.
-        Grace, retention and what is emitted are not: they change which events reach a row and
-        how long it stays, not what its numbers say.
-        """
-        meaning = {
-            "name": self.name,
-            "topic": self.topic,
-            "kind": self.kind,
-            "sizes_ms": self.sizes_ms,
-            "advance_ms": self.advance_ms,
-            "key": self.key,
-            "value": self.value,
-            "errors": None if self.errors is None else asdict(self.errors),
-            "codes": self.codes,
-            "distinct": self.distinct,
-            "where": [asdict(each) for each in self.where],
-            "global": self.global_row,
-            "histogram": LAYOUT,
-            "sketch": sketch.LAYOUT,
-        }
-        text = json.dumps(meaning, sort_keys=True)
-        return f"window-3-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
     def table(self) -> TableSpec:
         """The table that keeps this window's panes."""
         return TableSpec(self.name, self.identity, WindowAggregate())
+
+
+def _identity(spec: WindowSpec) -> str:
+    meaning = {
+        "name": spec.name,
+        "topic": spec.topic,
+        "kind": spec.kind,
+        "sizes_ms": spec.sizes_ms,
+        "advance_ms": spec.advance_ms,
+        "key": spec.key,
+        "value": spec.value,
+        "errors": None if spec.errors is None else asdict(spec.errors),
+        "codes": spec.codes,
+        "distinct": spec.distinct,
+        "where": [asdict(each) for each in spec.where],
+        "global": spec.global_row,
+        "histogram": LAYOUT,
+        "sketch": sketch.LAYOUT,
+    }
+    text = json.dumps(meaning, sort_keys=True)
+    return f"window-3-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
