@@ -58,7 +58,7 @@ class MergeWindows:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_by_name", {spec.name: spec for spec in self.specs})
 
-    def __call__(self, batch: RecordBatch, view: View, now_ms: int) -> Effects:  # noqa: ARG002 - the contract's signature
+    def __call__(self, batch: RecordBatch, view: View, now_ms: int) -> Effects:
         """Updates of the windows' tables, of the lane marks and of the timers."""
         effects = Effects()
         rows: dict[str, dict[bytes, WindowStats]] = {spec.name: {} for spec in self.specs}
@@ -85,7 +85,7 @@ class MergeWindows:
         agenda.write(effects)
         for spec in self.specs:
             if spec.emit == "updates":
-                effects.outputs += updates_of(spec, rows[spec.name], view, batch.partition)
+                effects.outputs += updates_of(spec, rows[spec.name], view, batch.partition, now_ms)
         effects.time_moved = bool(marks or agenda.wanted)
         return effects
 

@@ -8,16 +8,23 @@ from collections.abc import Mapping
 from agents.topics import WINDOW_PARTIALS, WINDOWS_UPDATES
 from app.engine.effects import Output, View
 from tables.windows.compose import rolled
-from tables.windows.finals import FINALS_TABLE, encode_record, final_key, window_record
+from tables.windows.finals import FINALS_TABLE, Written, encode_record, final_key, window_record
 from tables.windows.keys import parse_row_key, row_key
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats, merge_stats
 
 
 def updates_of(
-    spec: WindowSpec, partials: Mapping[bytes, WindowStats], view: View, partition: int
+    spec: WindowSpec,
+    partials: Mapping[bytes, WindowStats],
+    view: View,
+    partition: int,
+    now_ms: int,
 ) -> list[Output]:
-    """Records of the windows that hold a pane with new events, as they are after the batch."""
+    """Records of the windows that hold a pane with new events, as they are after the batch.
+
+    None of a window of which a pane may have expired: what is left would undercount it.
+    """
     changed: dict[str, set[int]] = defaultdict(set)
     for row, partial in partials.items():
         if partial.count:
@@ -30,7 +37,10 @@ def updates_of(
             _around(spec, key, panes, partials, view), spec.size_ms, spec.advance_ms
         ):
             if any(start_ms <= pane < start_ms + spec.size_ms for pane in panes):
-                written = view.table(FINALS_TABLE).get(final_key(spec.name, key, start_ms))
+                named_as = final_key(spec.name, key, start_ms)
+                written: Written | None = view.table(FINALS_TABLE).get(named_as)
+                if written is not None and written.may_miss_panes(spec, now_ms):
+                    continue
                 revision = 0 if written is None else written.revision
                 record = window_record(spec, key, start_ms, stats, revision, final=False)
                 named = f"{spec.name}/{key}".encode()

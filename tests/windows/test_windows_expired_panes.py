@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agents.topics import WINDOW_PARTIALS
+from agents.topics import WINDOW_PARTIALS, WINDOWS_UPDATES
+from tables.windows.finals import decode_record
 from tables.windows.keys import period_of
 from tests.windows.driver import HOUR, MINUTE, TEN
 from tests.windows.test_windows_nothing_lost import (
@@ -71,3 +72,22 @@ def test_a_window_whose_panes_are_all_younger_than_their_retention_is_written_ag
     put(made, TEN + MINUTE, lane="file-2")
     fall_idle(made)
     assert [each for each in finals(made) if each[0] == 0] == [(0, 1, 1), (0, 2, 2), (0, 3, 3)]
+
+
+def test_no_update_is_said_of_a_window_of_which_a_pane_expired():
+    made = world(replace(HOPPING, emit="updates"))
+    first, third = period_of(TEN) - MINUTE, period_of(TEN) + MINUTE  # they go one by one
+    for _ in range(3):
+        put(made, first, lane="file-1")
+    put(made, third, lane="file-1")
+    fall_idle(made)
+    made.advance(20 * HOUR)
+    put(made, third, lane="file-2")  # keeps this pane
+    fall_idle(made)
+    made.advance(5 * HOUR)
+    sweep(made)
+    before = len(made.topics[WINDOWS_UPDATES])
+    put(made, third, lane="file-3")
+    fall_idle(made)
+    records = [decode_record(each.value or b"") for each in made.topics[WINDOWS_UPDATES][before:]]
+    assert [((r.start - first) // MINUTE, r.count) for r in records] == [(1, 3), (2, 3)]
