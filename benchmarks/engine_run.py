@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 import uuid
 from collections import Counter
@@ -30,14 +29,6 @@ QUIET_S = 2.0
 """A worker that has just become ready is left alone so long, then measured."""
 
 
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 def new_cluster(broker: BenchBroker) -> Cluster:
     """A namespace of its own, with a state folder of its own."""
     namespace = f"bench-{uuid.uuid4().hex[:8]}"
@@ -55,7 +46,6 @@ def measure_engine(
     cluster = new_cluster(broker)
     guarantee = variant.removeprefix("engine ")
     worker = cluster.worker(
-        free_port(),
         HEADRACE_GUARANTEE=guarantee,
         HEADRACE_COLLECT="0",
         HEADRACE_DEMO="0",

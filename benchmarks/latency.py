@@ -25,7 +25,7 @@ from agents.topics import LOG_EVENTS
 from app.settings import CONFIG_DIR
 from benchmarks.broker import BenchBroker, bench_broker
 from benchmarks.configs import ONE_WINDOW, SHIPPED, one_window
-from benchmarks.engine_run import PARTITIONS, free_port, new_cluster
+from benchmarks.engine_run import PARTITIONS, new_cluster
 from benchmarks.probes import Probe, Reader, Sender
 from benchmarks.process import machine, usage
 from benchmarks.queries import percentile
@@ -89,9 +89,7 @@ def measure(broker: BenchBroker, rate: int, seconds: int, config: str) -> Latenc
     """Probe one worker at one rate. Raises :class:`VoidError` when the traffic fell short."""
     cluster = new_cluster(broker)
     folder = one_window(cluster.home) if config == ONE_WINDOW else CONFIG_DIR
-    worker = cluster.worker(
-        free_port(), HEADRACE_DEMO="0", HEADRACE_COLLECT="0", HEADRACE_CONFIG=str(folder)
-    )
+    worker = cluster.worker(HEADRACE_DEMO="0", HEADRACE_COLLECT="0", HEADRACE_CONFIG=str(folder))
     plain = broker.new_topic("plain", 1, message_timestamp_type="LogAppendTime")
     reader = Reader(cluster, folder, plain)
     threads = [

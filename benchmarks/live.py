@@ -13,7 +13,7 @@ import click
 
 from agents.topics import LOG_EVENTS
 from benchmarks.broker import BenchBroker, bench_broker
-from benchmarks.engine_run import free_port, new_cluster
+from benchmarks.engine_run import new_cluster
 from benchmarks.process import machine
 from benchmarks.queries import percentile
 from benchmarks.results import VoidError, today
@@ -75,9 +75,7 @@ def bench_a44_8_pages_are_pushed_to_each_second(
 ) -> str:
     """Two pages on two workers, through constant traffic. What they were told, as text."""
     cluster = new_cluster(broker)
-    workers = [
-        cluster.worker(free_port(), HEADRACE_DEMO="0", HEADRACE_COLLECT="0") for _ in range(2)
-    ]
+    workers = [cluster.worker(HEADRACE_DEMO="0", HEADRACE_COLLECT="0") for _ in range(2)]
     try:
         for worker in workers:
             worker.ready()

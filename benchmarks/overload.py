@@ -21,7 +21,7 @@ import psutil
 
 from agents.topics import LOG_EVENTS
 from benchmarks.broker import BenchBroker, bench_broker
-from benchmarks.engine_run import free_port, new_cluster
+from benchmarks.engine_run import new_cluster
 from benchmarks.load import Backlog, Load
 from benchmarks.results import VoidError
 from tests.system.harness import Cluster, Worker, committed_windows, total, wait_for
@@ -60,7 +60,6 @@ class Watched:
     def __post_init__(self) -> None:
         self.throttle.set(self._folder)
         self.worker = self.cluster.worker(
-            free_port(),
             entry=ENTRY,
             **{FOLDER: str(self._folder), "HEADRACE_FETCH_MEMORY_BYTES": str(FETCH_MEMORY)},
         )

@@ -20,7 +20,7 @@ from app.models.event import LogEvent, encode_event
 from app.settings import CONFIG_DIR
 from benchmarks.broker import BenchBroker
 from benchmarks.configs import ONE_WINDOW, one_window
-from benchmarks.engine_run import free_port, new_cluster
+from benchmarks.engine_run import new_cluster
 from benchmarks.process import machine, usage
 from benchmarks.results import today
 from benchmarks.timed import MissedError
@@ -136,9 +136,7 @@ def bench_queries(broker: BenchBroker, config: str) -> str:
     cluster = new_cluster(broker)
     folder = one_window(cluster.home) if config == ONE_WINDOW else CONFIG_DIR
     workers = [
-        cluster.worker(
-            free_port(), HEADRACE_DEMO="0", HEADRACE_COLLECT="0", HEADRACE_CONFIG=str(folder)
-        )
+        cluster.worker(HEADRACE_DEMO="0", HEADRACE_COLLECT="0", HEADRACE_CONFIG=str(folder))
         for _ in range(2)
     ]
     topic = cluster.topic(LOG_EVENTS)

@@ -22,7 +22,7 @@ from app.engine.store import Positions, Store, StoreMemory
 from app.engine.task import Task
 from app.models.event import LogEvent, encode_event
 from benchmarks.broker import BenchBroker, reached
-from benchmarks.engine_run import PARTITIONS, QUIET_S, free_port, new_cluster
+from benchmarks.engine_run import PARTITIONS, QUIET_S, new_cluster
 from benchmarks.load import START_MS, Backlog
 from benchmarks.process import peak_rss_mb, usage
 from benchmarks.timed import MissedError
@@ -72,7 +72,7 @@ def bench_a48_8_active_lookup(broker: BenchBroker, users: int = USERS) -> str:
     """A48.8 and the memory of a worker with so many open sessions. Raises when one is missed."""
     in_process_ms = _in_process_p99_ms()
     cluster = new_cluster(broker)
-    worker = cluster.worker(free_port(), HEADRACE_COLLECT="0", HEADRACE_DEMO="0")
+    worker = cluster.worker(HEADRACE_COLLECT="0", HEADRACE_DEMO="0")
     try:
         worker.ready()
         backlog = Backlog(broker.bootstrap, cluster.topic(LOG_EVENTS), gated=True)

@@ -17,7 +17,7 @@ from agents.topics import LOG_EVENTS
 from app.settings import CONFIG_DIR
 from benchmarks.broker import BenchBroker, bench_broker
 from benchmarks.configs import one_window
-from benchmarks.engine_run import PARTITIONS, free_port, new_cluster
+from benchmarks.engine_run import PARTITIONS, new_cluster
 from benchmarks.process import machine, usage
 from benchmarks.results import VoidError, today, write
 from benchmarks.traffic import RATE, traffic
@@ -87,9 +87,7 @@ def run(broker: BenchBroker, minutes: float, rate: int, config: str) -> list[Sam
     """Sample one worker under traffic. Raises :class:`VoidError` when it counts wrongly."""
     cluster = new_cluster(broker)
     folder = one_window(cluster.home) if config == ONE_WINDOW else CONFIG_DIR
-    worker = cluster.worker(
-        free_port(), HEADRACE_DEMO="0", HEADRACE_COLLECT="0", HEADRACE_CONFIG=str(folder)
-    )
+    worker = cluster.worker(HEADRACE_DEMO="0", HEADRACE_COLLECT="0", HEADRACE_CONFIG=str(folder))
     topic = cluster.topic(LOG_EVENTS)
     try:
         worker.ready()

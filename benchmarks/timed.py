@@ -17,9 +17,9 @@ import confluent_kafka as ck
 
 from agents.topics import APPLICATION_LOGS, DEAD_LETTERS, LATE_EVENTS
 from benchmarks.broker import BenchBroker
-from benchmarks.engine_run import free_port, new_cluster
+from benchmarks.engine_run import new_cluster
 from benchmarks.load import WINDOW_MS
-from tests.system.harness import CHECKOUT, Cluster, committed_windows, read_topic
+from tests.system.harness import CHECKOUT, Cluster, committed_windows, free_port, read_topic
 
 SHIP_LINES = 10_000
 SHIP_S_MAX = 3.0
@@ -59,7 +59,7 @@ def access_log(lines: int) -> AccessLog:
 def bench_ship(broker: BenchBroker) -> str:
     """Ship 10 000 lines while demo traffic runs: under 3 s, all counted, none late or rejected."""
     cluster = new_cluster(broker)
-    worker = cluster.worker(free_port(), HEADRACE_DEMO="1", HEADRACE_COLLECT="0")
+    worker = cluster.worker(HEADRACE_DEMO="1", HEADRACE_COLLECT="0")
     try:
         worker.ready()
         log = access_log(SHIP_LINES)
@@ -114,7 +114,7 @@ def _counted(cluster: Cluster, log: AccessLog, began: float) -> float:
 def bench_a39_1_posted_event_on_topic(broker: BenchBroker) -> str:
     """A39.1: a posted event is on application-logs, under the answered id, within 1 s."""
     cluster = new_cluster(broker)
-    worker = cluster.worker(free_port(), HEADRACE_DEMO="0", HEADRACE_COLLECT="0")
+    worker = cluster.worker(HEADRACE_DEMO="0", HEADRACE_COLLECT="0")
     consumer = ck.Consumer(
         {
             "bootstrap.servers": broker.bootstrap,

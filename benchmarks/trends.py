@@ -14,7 +14,7 @@ import click
 
 from agents.topics import LOG_EVENTS
 from benchmarks.broker import BenchBroker, bench_broker, reached
-from benchmarks.engine_run import PARTITIONS, free_port, new_cluster
+from benchmarks.engine_run import PARTITIONS, new_cluster
 from benchmarks.load import Backlog, Load, templates
 from benchmarks.process import machine
 from benchmarks.queries import Taken, ask, percentile
@@ -91,9 +91,7 @@ def _cache(worker: Worker) -> dict[str, float]:
 def bench_a47_6_a47_7_trends_under_half_load(broker: BenchBroker, seconds: int) -> str:
     """100 queries/s to one of two workers at half of their capacity; what came of it, as text."""
     cluster = new_cluster(broker)
-    workers = [
-        cluster.worker(free_port(), HEADRACE_DEMO="0", HEADRACE_COLLECT="0") for _ in range(2)
-    ]
+    workers = [cluster.worker(HEADRACE_DEMO="0", HEADRACE_COLLECT="0") for _ in range(2)]
     try:
         for worker in workers:
             worker.ready()

@@ -26,7 +26,6 @@ from benchmarks.engine_run import (
     QUIET_S,
     check_exact,
     drained,
-    free_port,
     new_cluster,
 )
 from benchmarks.load import Backlog, Load
@@ -113,7 +112,6 @@ def measure(broker: BenchBroker, workers: int, standbys: int, keys: int, events:
 
 def _start(cluster: Cluster, standbys: int, config: str) -> Worker:
     return cluster.worker(
-        free_port(),
         HEADRACE_COLLECT="0",
         HEADRACE_DEMO="0",
         HEADRACE_STANDBY_REPLICAS=str(standbys),
