@@ -146,7 +146,9 @@ def sums(made: World) -> dict[int | None, SessionStats]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize(
+    "seed", [*range(8), *(pytest.param(n, marks=pytest.mark.slow) for n in range(8, 60))]
+)
 @pytest.mark.parametrize("lateness_ms", [0, DAY])
 def test_what_is_said_of_sessions_and_their_sums_are_those_of_a_plain_loop(
     seed: int, lateness_ms: int

@@ -151,7 +151,13 @@ def _some_events(draw: Random, moments: list[int]) -> tuple[int, str, list[tuple
     return source, lane, [(max(0, newest - draw.randrange(MINUTE)), key) for key in keys]
 
 
-@pytest.mark.parametrize("seed", [14, 17, 110, 282, 421, 470, 567, 666, 908, *range(2_000, 2_040)])
+@pytest.mark.parametrize(
+    "seed",
+    [
+        *(14, 17, 110, 282, 421, 470, 567, 666, 908),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in range(2_000, 2_040)),
+    ],
+)
 @pytest.mark.parametrize("other_grace", [False, True])
 @pytest.mark.parametrize("silent", [False, True])
 def test_each_window_is_written_once_per_revision_and_the_last_says_all(
