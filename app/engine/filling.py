@@ -22,7 +22,7 @@ from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.steps import StepContractError
 from app.engine.task import Task
 
-OPEN_SIZE_MAX = 25_000
+OPEN_SIZE_MAX = 15_000
 """Outputs, partials and changed rows an open epoch may hold before batches wait."""
 OPEN_BYTES_MAX = 32 << 20
 """Bytes of its outputs."""
