@@ -107,7 +107,8 @@ class _Closing:
         self._agenda.fired((name, key, start_ms), declared=spec is not None)
         if spec is None:
             return
-        last_ms = start_ms + spec.size_ms - spec.advance_ms  # it shares a pane with the first
+        reach_ms = spec.size_ms - spec.advance_ms
+        last_ms = start_ms + reach_ms  # it shares a pane with the first
         while (name, key, start_ms) not in self._seen:
             written: Written | None = self._view.table(FINALS_TABLE).get(
                 final_key(name, key, start_ms)
@@ -115,7 +116,9 @@ class _Closing:
             if written and written.may_miss_panes(spec, self._now_ms):
                 if start_ms >= last_ms:
                     return
-            elif not self._close(spec, key, start_ms, written, timer.lane):
+            elif self._close(spec, key, start_ms, written, timer.lane):
+                last_ms = start_ms + reach_ms  # the next timer of these windows stops at this one
+            else:
                 return
             start_ms += spec.advance_ms
 
