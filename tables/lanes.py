@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import msgspec
-
 from app.engine.chunks import LaneMark, lane_key
-from app.engine.effects import Aggregate, TableSpec, View
+from app.engine.effects import TableSpec, View
 from app.engine.lanes import LIVE
+from tables.packed import Packed
 
 LANES_TABLE = "lanes"
 EVERY = ("*",)
@@ -26,24 +25,15 @@ FOREVER = 1 << 62
 NEVER = -1
 """Watermark of a lane that has not spoken."""
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(LaneMark)
 
-
-class LaneMarks(Aggregate[LaneMark]):
+class LaneMarks(Packed[LaneMark]):
     """The latest mark of a lane wins."""
+
+    kind = LaneMark
 
     def merge(self, left: LaneMark, right: LaneMark) -> LaneMark:
         """The later of both; see :meth:`LaneMark.merged`."""
         return left.merged(right)
-
-    def encode(self, state: LaneMark) -> bytes:
-        """Msgpack array of the fields in order."""
-        return _encoder.encode(state)
-
-    def decode(self, raw: bytes) -> LaneMark:
-        """Inverse of :meth:`encode`; raises :class:`msgspec.MsgspecError` on anything else."""
-        return _decoder.decode(raw)
 
 
 def lanes_table() -> TableSpec:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from app.engine.effects import Aggregate, TableSpec
+from app.engine.effects import TableSpec
+from tables.packed import Packed
 
 PROGRESS_TABLE = "progress"
 
@@ -46,24 +47,14 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
         )
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Progress)
-
-
-class Latest(Aggregate[Progress]):
+class Latest(Packed[Progress]):
     """The last change stands."""
+
+    kind = Progress
 
     def merge(self, left: Progress, right: Progress) -> Progress:
         """The later of both."""
         return max(left, right, key=lambda p: (p.number, p.pending_ms, p.next_ms, p.fired_ms))
-
-    def encode(self, state: Progress) -> bytes:
-        """Msgpack array of the fields in order."""
-        return _encoder.encode(state)
-
-    def decode(self, raw: bytes) -> Progress:
-        """Inverse of :meth:`encode`; raises :class:`msgspec.MsgspecError` on anything else."""
-        return _decoder.decode(raw)
 
 
 def progress_table() -> TableSpec:

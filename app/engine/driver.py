@@ -157,19 +157,13 @@ class Driver:
         self.clock.advance(ms)
         for task in self.tasks.values():
             task.reading = Reading(0, self.clock.now_ms())
-            self._tick(task)
+            self._filling.on_tick(task, self.clock.now_ms())
         self._commit()
 
     def tick(self, task_id: TaskId) -> None:
         """Run one agent's tick for one partition."""
-        self._tick(self.tasks[task_id])
+        self._filling.on_tick(self.tasks[task_id], self.clock.now_ms())
         self._commit()
-
-    def _tick(self, task: Task) -> None:
-        if task.spec.tick is not None:
-            now_ms = self.clock.now_ms()
-            effects = task.spec.tick(task.id.partition, task, now_ms)
-            self._filling.apply(task, effects, now_ms, None)
 
     def _commit(self) -> None:
         self._commit_once()

@@ -183,12 +183,13 @@ class BatchConsumer(driver.Consumer):
         return None if known is None else self.pausing.end(tp, known)
 
     def _state(self, tp: TP) -> Any:
+        assignment = self._assignment()
+        return None if assignment is None else assignment.state_value(tp)
+
+    def _assignment(self) -> Any:
+        """The client's, whose TopicPartitions equal TPs; None while there is none."""
         subscription = self._thread._ensure_consumer()._subscription.subscription  # noqa: SLF001
-        assignment = None if subscription is None else subscription.assignment
-        wanted = TopicPartition(tp.topic, tp.partition)
-        if assignment is None or wanted not in assignment.tps:
-            return None
-        return assignment.state_value(wanted)
+        return None if subscription is None else subscription.assignment
 
     # -- fetching --------------------------------------------------------------------------
 
@@ -211,8 +212,9 @@ class BatchConsumer(driver.Consumer):
 
     def _note_handed(self) -> None:
         """Everything that was fetched before has been handed over."""
-        for tp in self._get_active_partitions():
-            state = self._state(tp)
+        assignment = self._assignment()
+        for tp in () if assignment is None else self._get_active_partitions():
+            state = assignment.state_value(tp)
             if state is not None and state.has_valid_position:
                 self._handed[tp] = state.position
 

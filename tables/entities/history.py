@@ -17,8 +17,9 @@ from typing import Final
 
 import msgspec
 
-from app.engine.effects import Aggregate, TableSpec
+from app.engine.effects import TableSpec
 from tables.entities.event import Op
+from tables.packed import Packed
 
 HISTORY_TABLE: Final = "entity_history"
 SEQUENCE_MAX: Final = (1 << 64) - 1
@@ -44,24 +45,14 @@ class Change(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False)
     attributes: bytes
 
 
-_encoder: Final = msgspec.msgpack.Encoder()
-_decoder: Final = msgspec.msgpack.Decoder(Change)
-
-
-class Changes(Aggregate[Change]):
+class Changes(Packed[Change]):
     """A row is written once; of two for one key the later in the log stays."""
+
+    kind = Change
 
     def merge(self, left: Change, right: Change) -> Change:
         """The one with the higher offset."""
         return max(left, right)
-
-    def encode(self, state: Change) -> bytes:
-        """Msgpack array of the fields in order."""
-        return _encoder.encode(state)
-
-    def decode(self, raw: bytes) -> Change:
-        """Inverse of :meth:`encode`; raises :class:`msgspec.MsgspecError` on anything else."""
-        return _decoder.decode(raw)
 
 
 def history_table() -> TableSpec:

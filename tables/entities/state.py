@@ -7,9 +7,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from app.engine.effects import Aggregate, TableSpec
+from app.engine.effects import TableSpec
 from tables.entities.event import EntityEvent, encode_attributes
 from tables.entities.history import Change
+from tables.packed import Packed
 
 ENTITIES_TABLE: Final = "entities"
 
@@ -38,12 +39,10 @@ class EntityState(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.version, self.timestamp, self.event_id, self.deregistered, self.attributes
 
 
-_encoder: Final = msgspec.msgpack.Encoder()
-_decoder: Final = msgspec.msgpack.Decoder(EntityState)
-
-
-class EntityStates(Aggregate[EntityState]):
+class EntityStates(Packed[EntityState]):
     """The higher rank wins; beside it, the later touch and the higher sequence."""
+
+    kind = EntityState
 
     def merge(self, left: EntityState, right: EntityState) -> EntityState:
         """Associative, commutative and idempotent: three maxima."""
@@ -53,14 +52,6 @@ class EntityStates(Aggregate[EntityState]):
             touched_ms=max(left.touched_ms, right.touched_ms),
             sequence=max(left.sequence, right.sequence),
         )
-
-    def encode(self, state: EntityState) -> bytes:
-        """Msgpack array of the fields in order."""
-        return _encoder.encode(state)
-
-    def decode(self, raw: bytes) -> EntityState:
-        """Inverse of :meth:`encode`; raises :class:`msgspec.MsgspecError` on anything else."""
-        return _decoder.decode(raw)
 
 
 def _rank(state: EntityState) -> _Rank:

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from app.engine.effects import Aggregate
+from tables.packed import Packed
 from tables.sessions.state import Sessions
 
 SESSIONS_MAX = 256
@@ -34,11 +34,8 @@ class UserSessions(
 
 EMPTY = UserSessions(0, ())
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(UserSessions)
 
-
-class UserRows(Aggregate[UserSessions]):
+class UserRows(Packed[UserSessions]):
     """The higher version wins.
 
     Sessions leave a row after their retention, which no union could do; so the union
@@ -46,19 +43,13 @@ class UserRows(Aggregate[UserSessions]):
     wrote, and the table keeps its result.
     """
 
+    kind = UserSessions
+
     def merge(self, left: UserSessions, right: UserSessions) -> UserSessions:
         """The later of both; of one version, whichever compares greater."""
         if left.version != right.version:
             return left if left.version > right.version else right
-        return max(left, right, key=_encoder.encode)
-
-    def encode(self, state: UserSessions) -> bytes:
-        """Msgpack array of the fields in order."""
-        return _encoder.encode(state)
-
-    def decode(self, raw: bytes) -> UserSessions:
-        """Inverse of :meth:`encode`; raises :class:`msgspec.MsgspecError` on anything else."""
-        return _decoder.decode(raw)
+        return max(left, right, key=self.encode)
 
 
 def session_id(kind: str, user: str, start_ms: int, number: int = 0) -> str:

@@ -8,7 +8,8 @@ from struct import Struct
 
 import msgspec
 
-from app.engine.effects import Aggregate, TableSpec
+from app.engine.effects import TableSpec
+from tables.packed import Packed
 from tables.sessions.state import Closed
 
 STATS_TABLE = "session_stats"
@@ -58,24 +59,14 @@ def contribution(said: Closed, sign: int, now_ms: int) -> SessionStats:
     )
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(SessionStats)
-
-
-class StatsRows(Aggregate[SessionStats]):
+class StatsRows(Packed[SessionStats]):
     """Sums as the engine keeps them."""
+
+    kind = SessionStats
 
     def merge(self, left: SessionStats, right: SessionStats) -> SessionStats:
         """Sum of both."""
         return merge_stats(left, right)
-
-    def encode(self, state: SessionStats) -> bytes:
-        """Msgpack array of the fields in order."""
-        return _encoder.encode(state)
-
-    def decode(self, raw: bytes) -> SessionStats:
-        """Inverse of :meth:`encode`; raises :class:`msgspec.MsgspecError` on anything else."""
-        return _decoder.decode(raw)
 
 
 def stats_table() -> TableSpec:

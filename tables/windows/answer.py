@@ -12,7 +12,7 @@ from app.engine.chunks import LaneMark
 from tables import sketch
 from tables.history.span import Place
 from tables.lanes import EVERY
-from tables.windows.figures import figures_of
+from tables.windows.figures import codes_of, figures_of
 from tables.windows.finals import Written
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats
@@ -83,25 +83,23 @@ def window_answer(
 ) -> list[WindowAnswer]:
     """Answers for windows ``(start, state)`` of one key; what was ``written`` by start."""
     watermarks: dict[tuple[str, ...], int | None] = {}
-    meaning, answers = spec.identity, []
+    answers = []
     for start, stats in windows:
         if stats.lanes not in watermarks:  # nearly all rows are fed by the same few lanes
             watermarks[stats.lanes] = row_watermark_ms(stats.lanes, lane_marks)
         state = window_state(spec, start, watermarks[stats.lanes])
-        answers.append(_answer(spec, meaning, start, stats, state, written.get(start)))
+        answers.append(_answer(spec, start, stats, state, written.get(start)))
     return answers
 
 
 def _answer(
     spec: WindowSpec,
-    meaning: str,
     start_ms: int,
     stats: WindowStats | StoredStats,
     state: State,
     written: Written | None,
 ) -> WindowAnswer:
-    figures = figures_of(stats, None if written is None else written.quantiles_of(stats, meaning))
-    codes = stats.codes
+    figures = figures_of(stats, None if written is None else written.quantiles_of(stats, spec))
     return WindowAnswer(
         start_ms,
         start_ms + spec.size_ms,
@@ -118,7 +116,7 @@ def _answer(
         figures.p95,
         figures.p99,
         sketch.estimate(stats.distinct) if spec.distinct is not None else None,
-        {str(code): codes[code] for code in sorted(codes)} if spec.codes else None,
+        codes_of(stats) if spec.codes else None,
         stats.late,
     )
 

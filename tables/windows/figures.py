@@ -48,3 +48,9 @@ def figures_of(stats: WindowStats | StoredStats, known: Quantiles | None = None)
         *known,
         (stats.stddev or 0.0) / 1000,
     )
+
+
+def codes_of(stats: WindowStats | StoredStats) -> dict[str, int]:
+    """How often which status code came, ascending; as JSON has its keys."""
+    codes = stats.codes
+    return {str(code): codes[code] for code in sorted(codes)}

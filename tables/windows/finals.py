@@ -10,9 +10,10 @@ import hashlib
 
 import msgspec
 
-from app.engine.effects import Aggregate, TableSpec
+from app.engine.effects import TableSpec
 from tables import sketch
-from tables.windows.figures import Quantiles, figures_of
+from tables.packed import Packed
+from tables.windows.figures import Quantiles, codes_of, figures_of
 from tables.windows.keys import key_rows, period_rows, row_key
 from tables.windows.stats import WindowStats
 from tables.windows.stored import StoredStats
@@ -44,30 +45,20 @@ class Written(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         old = self.oldest_ms is not None and now_ms - self.oldest_ms >= spec.retention_ms
         return old and self.meaning == spec.identity
 
-    def quantiles_of(self, stats: WindowStats | StoredStats, meaning: str) -> Quantiles | None:
+    def quantiles_of(self, stats: WindowStats | StoredStats, spec: WindowSpec) -> Quantiles | None:
         """Those of a window's state, if nothing came after it was written; None: look."""
         same = self.count == stats.count and self.fed_ms == stats.updated_ms
-        return self.quantiles if same and self.meaning == meaning else None
+        return self.quantiles if same and self.meaning == spec.identity else None
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Written)
-
-
-class Revisions(Aggregate[Written]):
+class Revisions(Packed[Written]):
     """The highest revision wins."""
+
+    kind = Written
 
     def merge(self, left: Written, right: Written) -> Written:
         """The later of both."""
         return max(left, right, key=lambda w: (w.revision, w.count, w.meaning, w.updated_ms))
-
-    def encode(self, state: Written) -> bytes:
-        """Msgpack array of the fields in order."""
-        return _encoder.encode(state)
-
-    def decode(self, raw: bytes) -> Written:
-        """Inverse of :meth:`encode`; raises :class:`msgspec.MsgspecError` on anything else."""
-        return _decoder.decode(raw)
 
 
 def finals_table() -> TableSpec:
@@ -162,7 +153,7 @@ def window_record(
         figures.stddev,
         sketch.estimate(stats.distinct) if spec.distinct is not None else None,
         stats.late,
-        {str(code): stats.codes[code] for code in sorted(stats.codes)} if spec.codes else None,
+        codes_of(stats) if spec.codes else None,
     )
 
 

@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from app.engine.effects import Aggregate, TableSpec
+from app.engine.effects import TableSpec
+from tables.packed import Packed
 from tables.windows.keys import period_of, period_prefix
 
 PERIODS_TABLE: Final = "periods"
@@ -33,12 +34,10 @@ class Period(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     lapsed: bool = False
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Period)
-
-
-class Periods(Aggregate[Period]):
+class Periods(Packed[Period]):
     """Times by the latest, timers by their number."""
+
+    kind = Period
 
     def merge(self, left: Period, right: Period) -> Period:
         """Both, combined."""
@@ -48,14 +47,6 @@ class Periods(Aggregate[Period]):
             left.timers + right.timers,
             left.lapsed or right.lapsed,
         )
-
-    def encode(self, state: Period) -> bytes:
-        """Msgpack array of the fields in order."""
-        return _encoder.encode(state)
-
-    def decode(self, raw: bytes) -> Period:
-        """Inverse of :meth:`encode`; raises :class:`msgspec.MsgspecError` on anything else."""
-        return _decoder.decode(raw)
 
 
 def periods_table() -> TableSpec:

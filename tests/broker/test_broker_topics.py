@@ -78,17 +78,21 @@ def test_a_changelog_with_another_count_than_its_source_is_an_error_and_nothing_
     assert existing(kafka, namespace) == {wrong}
 
 
+def look_first_at(before, monkeypatch):
+    """A broker tells of a new topic a moment after the cluster has it: the first look is old."""
+    look, looks = _Cluster.topics, [before]
+    monkeypatch.setattr(_Cluster, "topics", lambda self: looks.pop() if looks else look(self))
+    return looks
+
+
 @pytest.mark.broker
 def test_a_topic_that_metadata_does_not_tell_of_yet_is_checked_before_any_is_made(
     kafka, namespace, monkeypatch
 ):
-    # A broker tells of a new topic a moment after the cluster has it: the first look is one of
-    # before, taken on the same broker.
     before = _Cluster(kafka, 60).topics()
     wrong = f"{namespace}.window-partials-changelog"
     make_topics(kafka, NewTopic(wrong, 3, 1))
-    look, looks = _Cluster.topics, [before]
-    monkeypatch.setattr(_Cluster, "topics", lambda self: looks.pop() if looks else look(self))
+    looks = look_first_at(before, monkeypatch)
     with pytest.raises(TopicMismatchError) as caught:
         ensure(kafka, namespace, 2)
     assert not looks
@@ -102,8 +106,7 @@ def test_topics_that_metadata_does_not_tell_of_yet_are_not_made_again(
 ):
     before = _Cluster(kafka, 60).topics()
     made = ensure(kafka, namespace, 2)
-    look, looks = _Cluster.topics, [before]
-    monkeypatch.setattr(_Cluster, "topics", lambda self: looks.pop() if looks else look(self))
+    looks = look_first_at(before, monkeypatch)
     assert ensure(kafka, namespace, 2) == made
     assert not looks
 

@@ -181,7 +181,6 @@ class Model:
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     max_examples=150,
-    deadline=None,
 )
 @given(_ACTIONS, st.integers(1, 9))
 def test_a_dropped_range_is_gone_from_layers_store_and_any_changelog(

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.models.rules import RuleError
@@ -164,7 +164,6 @@ def read(attributes: dict[str, Any]) -> EntityEvent:
     return event
 
 
-@settings(deadline=None)  # a deadline would be an assertion on time
 @given(
     st.dictionaries(
         printable,

@@ -27,7 +27,7 @@ from tests.history.rows import DAY_0, MINUTE, NAME, SOURCE, archive, folder, win
 runs = st.lists(st.integers(1, 9_000), min_size=1, max_size=8)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(runs, st.integers(500, 5_000))
 def test_row_groups_hold_all_rows_in_order_and_divide_no_key_that_fits(
     lengths: list[int], batch_rows: int
@@ -88,7 +88,7 @@ def test_nothing_found_is_nothing_told() -> None:
     assert latest(empty, 5).num_rows == 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sent, st.integers(1, 20), st.integers(1, 60))
 def test_windows_are_those_that_sql_chooses(
     tmp_path_factory: pytest.TempPathFactory,

@@ -374,7 +374,7 @@ def test_a_span_has_no_gap_and_no_double_and_hot_wins(
 revisions = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 4)), min_size=1, max_size=20)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(revisions, st.integers(1, 19), st.integers(0, 5), st.integers(0, 6))
 def test_an_answer_is_the_latest_revisions_however_records_were_spread_over_files(
     tmp_path_factory: pytest.TempPathFactory,

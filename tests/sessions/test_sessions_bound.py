@@ -37,7 +37,7 @@ def said(rig: Rig) -> list[dict[str, Any]]:
 
 
 @given(_batches, st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_id_is_said_twice_with_one_revision_whatever_comes_in_whatever_order(
     batches: list[list[int]], sessions_max: int
 ) -> None:

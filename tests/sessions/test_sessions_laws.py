@@ -181,7 +181,7 @@ def play(visits: list[Visit], order: list[int], cuts: set[int], partitions: int)
     return rig
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_visits, st.data(), st.integers(1, 3))
 def test_sessions_are_those_of_a_plain_loop_in_any_order_over_any_partitions(
     visits: list[Visit], data: st.DataObject, partitions: int

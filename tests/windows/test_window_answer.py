@@ -194,7 +194,7 @@ def test_the_quantiles_of_a_final_record_are_known_to_queries_until_more_comes()
         rows = windows.driver.rows(WINDOW_PARTIALS, spec.name)
         finals = windows.driver.rows(WINDOW_PARTIALS, FINALS_TABLE)
         written = cast("Written", finals[final_key(spec.name, "/a", TEN)])
-        return written.quantiles_of(cast("WindowStats", rows[row_key("/a", TEN)]), spec.identity)
+        return written.quantiles_of(cast("WindowStats", rows[row_key("/a", TEN)]), spec)
 
     [record] = windows.finals()
     assert known() == (record.p50, record.p95, record.p99)

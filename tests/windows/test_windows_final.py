@@ -277,7 +277,7 @@ def run(order: list[Arrival], sizes: list[int], targets: int, pauses: set[int]) 
     return windows
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     arrivals,
     st.lists(st.integers(1, 9), min_size=1, max_size=4),
@@ -300,7 +300,7 @@ def order_of(record: WindowRecord) -> tuple[str, str, int]:
     return record.name, record.key, record.start
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(arrivals, st.sampled_from([None, "f-1", "f-2"])), max_size=6),
     st.lists(st.sampled_from([1_000, 31_000]), max_size=6),

@@ -38,7 +38,7 @@ def hit(timestamp: int, endpoint: str = "/a") -> Event:
     return {"timestamp": timestamp, "endpoint": endpoint, "latency_ms": 5.0, "status": 200}
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(st.integers(0, 8 * MINUTE), st.sampled_from(["/a", "/b"])),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.windows.repartition import decode_partial, encode_partial
@@ -109,7 +109,6 @@ def _row(spec: WindowSpec, events: list[LogEvent]) -> WindowStats:
     )
 
 
-@settings(deadline=None)  # eighty structs each: a busy machine is slow at times
 @given(st.lists(st.tuples(MOMENT, fields), min_size=1, max_size=40))
 def test_every_window_counts_what_plain_counting_counts(arrivals):
     values = [event(TEN + moment, **given_fields) for moment, given_fields in arrivals]

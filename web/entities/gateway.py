@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
-from uuid import uuid4
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
@@ -15,7 +14,7 @@ from tables.entities.event import EntityEvent, check_id, encode_event, entity_ke
 from tables.entities.spec import EntitySpecs
 from web.entities.cache import AnswerCache
 from web.gateway.body import read_body
-from web.gateway.intake import Intake
+from web.gateway.intake import Intake, new_id
 from web.problem import ItemError, Kind, ProblemError, json_response
 
 TOPIC: Final = "entity-events"
@@ -29,10 +28,6 @@ class RecordSink(Protocol):
     async def produce(self, topic: str, records: Sequence[tuple[bytes, bytes]]) -> None:
         """Write all, or raise :class:`~web.gateway.producer.IngestUnavailable`."""
         ...
-
-
-def _new_id() -> str:
-    return str(uuid4())
 
 
 class EntityGateway:
@@ -89,7 +84,7 @@ class EntityGateway:
             errors.append(ItemError(0, "", str(exc)))
         else:
             if spec is not None:
-                event = read_event(parsed, spec, self._clock(), _new_id)
+                event = read_event(parsed, spec, self._clock(), new_id)
                 if isinstance(event, EntityEvent) and not errors:
                     return entity_key(type_, entity_id), event
                 if isinstance(event, list):

@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from uuid import uuid4
 
 from prometheus_client import Counter
 
 from web.gateway.limits import TokenBucket
 from web.gateway.producer import IngestUnavailable
 from web.problem import Kind, ProblemError
+
+
+def new_id() -> str:
+    """Id of what comes in without one: a random UUID."""
+    return str(uuid4())
 
 
 class Intake:

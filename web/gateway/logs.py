@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
-from uuid import uuid4
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
@@ -17,7 +16,7 @@ from app.engine.batch import Headers
 from app.models.event import LogEvent
 from app.models.incoming import FieldError, normalise
 from web.gateway.body import read_body
-from web.gateway.intake import Intake
+from web.gateway.intake import Intake, new_id
 from web.gateway.parse import BATCH_MAX, BatchTooLongError, MalformedError, Parsed, parse_body
 from web.problem import ItemError, Kind, ProblemError, json_response
 
@@ -34,10 +33,6 @@ class EventSink(Protocol):
     async def send(self, topic: str, events: Sequence[LogEvent], headers: Headers = ()) -> None:
         """Write all, or raise :class:`~web.gateway.producer.IngestUnavailable`."""
         ...
-
-
-def _new_id() -> str:
-    return str(uuid4())
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +85,7 @@ class LogsGateway:
         rate: int,
         clock: Callable[[], int],
         registry: CollectorRegistry,
-        new_id: Callable[[], str] = _new_id,
+        new_id: Callable[[], str] = new_id,
     ) -> None:
         """``clock`` gives epoch milliseconds, ``new_id`` the ids of events that have none."""
         self._sink = sink

@@ -19,6 +19,7 @@ from tables.histogram import quantiles
 from tables.lanes import LaneTimes
 from tables.windows.anomaly import BASELINE_MAX, judge
 from tables.windows.compose import Pane, merged
+from tables.windows.figures import codes_of
 from tables.windows.stats import WindowStats
 from tables.windows.trends import hop_before
 from tables.windows.window import WindowSpec
@@ -220,7 +221,7 @@ def error_rate(endpoint: str, stats: WindowStats) -> ErrorRate:
         (client + server) / stats.count,
         client / stats.count,
         server / stats.count,
-        {str(code): stats.codes[code] for code in sorted(stats.codes)},
+        codes_of(stats),
     )
 
 
