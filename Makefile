@@ -8,6 +8,7 @@ FAUST := $(PY) -m faust -A app
 HEADRACE_HOME ?= $(CURDIR)/.headrace
 DEMO ?= 1
 FAST := not broker and not slow and not faults and not browser
+PER_CORE := -n logical --maxprocesses 4
 
 # Version shims may exist on the PATH and still fail: every candidate is tried by running it.
 PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
@@ -34,12 +35,12 @@ stop: ## Stop the workers that make run started, and the embedded Kafka
 		$(FAUST) broker stop; else echo "nothing to stop: no $(VENV) yet"; fi
 
 test: lint ## Everything but the browser: lint, unit tests, broker tests, fault drills
-	$(PY) -m pytest -m "$(FAST)"
+	$(PY) -m pytest $(PER_CORE) -m "$(FAST)"
 	$(PY) -m pytest -m "(broker or slow) and not faults and not browser"
 	$(PY) -m pytest -m "faults and not browser"
 
 test-fast: setup ## Unit tests only, without a broker
-	$(PY) -m pytest -m "$(FAST)"
+	$(PY) -m pytest $(PER_CORE) -m "$(FAST)"
 
 test-browser: setup ## The page in a real Chromium
 	$(PY) -m pytest -m browser
