@@ -16,6 +16,7 @@ from tables.entities.spec import EntitySpecError, EntitySpecs, load_entities
 from tables.sessions.config import SessionSpecError, load_sessions
 from tables.sessions.spec import SessionSpec
 from tables.windows.spec import WindowSpec, WindowSpecError, load_windows
+from web.views import view_mistakes
 
 T = TypeVar("T")
 
@@ -44,10 +45,13 @@ def load_declared(settings: Settings) -> Declared:
             mistakes.append(str(exc))
             return None
 
-    windows = read(lambda: load_windows(settings.config / "windows.yaml"))
+    file = settings.config / "windows.yaml"
+    windows = read(lambda: load_windows(file))
+    if windows is not None:
+        mistakes += [f"{file}: {said}" for said in view_mistakes(windows)]
     sessions = read(lambda: load_sessions(settings.config / "sessions.yaml"))
     entities = read(lambda: load_entities(settings.config / "entities.yaml"))
-    if windows is None or sessions is None or entities is None:
+    if windows is None or sessions is None or entities is None or mistakes:
         raise ConfigError("\n".join(mistakes))
     return Declared(windows, sessions, entities)
 

@@ -29,11 +29,11 @@ def connect(settings: Settings, *, progress: Callable[[str], None]) -> Kafka:
 
     Raises :class:`app.broker.errors.BrokerError`, whose text says what to do.
     """
+    catalogue = load_catalogue(CONFIG_DIR / "topics.yaml")
     if settings.broker is None:
         bootstrap = ensure_broker(settings.home, progress=progress).bootstrap
     else:
         bootstrap = ",".join(part.removeprefix("kafka://") for part in settings.broker.split(";"))
-    catalogue = load_catalogue(CONFIG_DIR / "topics.yaml")
     partitions = settings.partitions or (EMBEDDED_PARTITIONS if settings.embedded else None)
     counts = ensure_topics(
         bootstrap,

@@ -32,7 +32,8 @@ from web.gateway.producer import IngestMetrics, IngestProducer, IngestUnavailabl
 from web.live.feed import LiveFeed
 from web.queries.archive import Archive
 from web.queries.sessions import SessionRoom
-from web.server import REQUESTS_WINDOW, WebDeps, declared, install
+from web.server import WebDeps, declared, install
+from web.views import REQUESTS_WINDOW
 
 if TYPE_CHECKING:
     from app.main import Headrace

@@ -21,13 +21,7 @@ from web.problem import Kind, ProblemError, problems
 from web.queries import consumers, ledger, monitoring, requests, trends, window_pages, windows
 from web.queries.archive import Archive
 from web.queries.condition import Condition
-
-REQUESTS_WINDOW = "requests_per_endpoint"
-"""The window behind ``/metrics/requests`` and the live page."""
-ERRORS_WINDOW = "errors_per_endpoint"
-"""The window behind ``/metrics/errors``."""
-TRENDS_WINDOW = "trends_per_service"
-"""The window behind ``/trends``."""
+from web.views import ERRORS_WINDOW, REQUESTS_WINDOW, TRENDS_WINDOW
 
 
 class Room(Protocol):

@@ -133,6 +133,11 @@ class _Window(BaseModel):
         if advance is None:
             return self
         for size in self.lengths:
+            if advance > size:
+                raise ValueError(
+                    f"advance = {_text(advance)}: leaves a gap of {_text(advance - size)} after "
+                    f"each window; accepted: at most the size, {_text(size)}"
+                )
             if size % advance:
                 raise ValueError(
                     f"size = {_text(size)}: accepted: a multiple of the advance, {_text(advance)}"

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from app.check_config import ConfigError, check_config_command, load_declared
-from app.settings import CONFIG_DIR, Settings
+from app.settings import CHECKOUT, CONFIG_DIR, Settings
+
+Windows = dict[str, dict[str, Any]]
+
+
+def config_with(folder: Path, change: Callable[[Windows], object]) -> Path:
+    """The shipped configuration with changed windows, by name."""
+    shutil.copytree(CONFIG_DIR, folder, dirs_exist_ok=True)
+    shipped = yaml.safe_load((CONFIG_DIR / "windows.yaml").read_text())["windows"]
+    windows: Windows = {window["name"]: window for window in shipped}
+    change(windows)
+    (folder / "windows.yaml").write_text(yaml.safe_dump({"windows": [*windows.values()]}))
+    return folder
 
 
 def test_the_shipped_configuration_is_good_and_says_what_it_declares() -> None:
@@ -29,3 +47,83 @@ def test_mistakes_in_several_files_are_told_at_once(tmp_path: Path) -> None:
     assert f"{tmp_path}/sessions.yaml: cannot be read" in result.output
     with pytest.raises(ConfigError, match="window a: grace is missing"):
         load_declared(Settings(config=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda w: w.pop("requests_per_endpoint"),
+            "window requests_per_endpoint is missing, which /metrics/requests, /metrics/latency, "
+            "/metrics/anomalies and the live page read: declare it again (kind: tumbling, "
+            "key: endpoint, value: latency_ms)",
+        ),
+        (
+            lambda w: w["requests_per_endpoint"].update(kind="hopping", advance="10s"),
+            "window requests_per_endpoint: kind = 'hopping': accepted: 'tumbling', because /metr",
+        ),
+        (
+            lambda w: w["requests_per_endpoint"].update(key="service"),
+            "window requests_per_endpoint: key = 'service': accepted: 'endpoint', because",
+        ),
+        (
+            lambda w: w["requests_per_endpoint"].pop("value"),
+            "window requests_per_endpoint: value = None: accepted: 'latency_ms', because",
+        ),
+        (
+            lambda w: w["requests_per_endpoint"].pop("errors"),
+            "window requests_per_endpoint: errors is missing: accepted: which events are errors",
+        ),
+        (
+            lambda w: w["requests_per_endpoint"].update(size="1h"),
+            "window requests_per_endpoint: size = 3600000 ms: accepted: at most 300000 ms, bec",
+        ),
+        (
+            lambda w: w["errors_per_endpoint"].pop("codes"),
+            "window errors_per_endpoint: codes = False: accepted: True, because /metrics/errors",
+        ),
+        (
+            lambda w: w["trends_per_service"].pop("global"),
+            "window trends_per_service: global = False: accepted: True, because /trends read it",
+        ),
+        (
+            lambda w: w["trends_per_service"].update(value="value"),
+            "window trends_per_service: value = 'value': accepted: 'latency_ms', because /trends",
+        ),
+    ],
+)
+def test_a_window_that_fixed_endpoints_read_has_the_shape_they_need(
+    tmp_path: Path, change: Callable[[Windows], object], said: str
+) -> None:
+    folder = config_with(tmp_path / "config", change)
+    result = CliRunner().invoke(check_config_command(Settings(config=folder)))
+    assert result.exit_code == 1
+    [line] = result.output.splitlines()
+    assert line.startswith(f"{folder}/windows.yaml: {said}")
+
+
+def test_windows_that_no_page_needs_may_be_left_out(tmp_path: Path) -> None:
+    def change(windows: Windows) -> None:
+        for name in ("errors_per_endpoint", "trends_per_service", "users_per_service"):
+            del windows[name]
+
+    declared = load_declared(Settings(config=config_with(tmp_path / "config", change)))
+    assert [spec.name for spec in declared.windows] == ["requests_per_endpoint"]
+
+
+def test_a_worker_says_the_same_and_ends_before_it_starts_a_broker(tmp_path: Path) -> None:
+    folder = config_with(tmp_path / "config", lambda w: w.pop("requests_per_endpoint"))
+    home = tmp_path / "home"
+    ended = subprocess.run(
+        [sys.executable, "-m", "faust", "-A", "app", "worker"],
+        cwd=CHECKOUT,
+        env=os.environ | {"HEADRACE_CONFIG": str(folder), "HEADRACE_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert line.startswith(f"headrace: {folder}/windows.yaml: window requests_per_endpoint is mi")
+    assert not home.exists()

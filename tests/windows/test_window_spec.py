@@ -99,6 +99,15 @@ def test_anything_else_is_not_a_duration(wrong: object):
             {"kind": "hopping", "advance": "25s"},
             "window w: size = 1 m: accepted: a multiple of the advance, 25 s",
         ),
+        (
+            {"kind": "hopping", "advance": "5m"},
+            "window w: advance = 5 m: leaves a gap of 4 m after each window; accepted: at most "
+            "the size, 1 m",
+        ),
+        (
+            SLIDING | {"advance": "90s"},
+            "window w: advance = 90 s: leaves a gap of 30 s after each window; accepted: at most",
+        ),
         (SLIDING | {"advance": "7s"}, "window w: size = 1 m: accepted: a multiple of the advance"),
         (SLIDING | {"emit": "updates"}, "window w: emit = 'updates': accepted for a sliding wi"),
         (SLIDING | {"sizes": []}, "window w: sizes = []: List should have at least 1 item"),
