@@ -53,6 +53,25 @@ async def test_a_range_that_reaches_back_spans_state_and_history(history: Path) 
     ]
 
 
+@pytest.mark.parametrize("state", ["open", "closed", "final"])
+async def test_a_state_that_is_asked_for_selects_from_state_and_history_as_one(
+    history: Path, state: str
+) -> None:
+    # The history has a copy of what state holds as closed: it was final before it was revised.
+    cluster = cluster_of("w1")
+    for minutes_ago in (2, 1, 0):
+        cluster.put(KEY, NOW - minutes_ago * MINUTE, stats_of([1.0]))
+    cluster.mark(NOW - MINUTE)
+    async with running_worker(cluster, history=history) as worker:
+        every = await worker.json(f"{PATH}?from=-3d")
+        some = await worker.json(f"{PATH}?from=-3d&state={state}")
+        await worker.json(f"/api/v1/windows/{SPEC.name}/nobody?from=-3d&state={state}", 404)
+    assert {each["state"] for each in every["windows"]} == {"open", "closed", "final"}
+    assert some["windows"] == [each for each in every["windows"] if each["state"] == state]
+    places = [each["source"] for each in some["windows"]]
+    assert some["sources"] == {"hot": places.count("hot"), "cold": places.count("cold")}
+
+
 async def test_a_key_that_state_forgot_is_found_in_the_history_alone(history: Path) -> None:
     async with running_worker(cluster_of("w1"), history=history) as worker:
         answer = await worker.json(f"{PATH}?from=-3d&to=-1d")

@@ -13,7 +13,7 @@ from aiohttp import web
 from tables.history.datasets import ArchivedSession, ColdEntityEvent, ColdWindow
 from tables.history.reader import History, HistoryError, HistoryTimeoutError
 from tables.history.span import HOT, Place, span
-from tables.windows.answer import WindowAnswer
+from tables.windows.answer import State, WindowAnswer
 from tables.windows.spec import WindowSpec
 from web.problem import Kind, ProblemError
 from web.queries.times import TimeRange, refusal
@@ -51,12 +51,14 @@ class Archive:
         wanted: TimeRange,
         hot: Sequence[WindowAnswer],
         head: Mapping[str, object],
+        state: State | None = None,
     ) -> tuple[list[bytes], bool]:
         """JSON of ``head`` with the windows of a key in a range, and whether there are any.
 
-        It comes in parts. Each window says its ``source``, and ``sources`` how many are which;
-        ``hot`` ones are told as given. Raises a 503 :class:`ProblemError` when the history
-        does not answer.
+        It comes in parts, and tells those of ``state`` alone (None: all). Each window says its
+        ``source``, and ``sources`` how many are which; ``hot`` ones are told as given, and have
+        to be all there are: the history's copy of one that is left out would be told for it.
+        Raises a 503 :class:`ProblemError` when the history does not answer.
         """
         from_ms, to_ms = wanted.from_ms or 0, wanted.to_ms
         assert to_ms is not None  # noqa: S101 - for the type checker
@@ -64,8 +66,10 @@ class Archive:
         def read() -> tuple[list[bytes], bool]:
             cold = self._history.windows_as(ColdAnswer, spec.name, key, from_ms, to_ms, SPAN_MAX)
             rows = spanned(hot, cold)
-            sources = {"hot": len(hot), "cold": len(rows) - len(hot)}
-            return document({**head, "sources": sources}, rows), bool(rows)
+            told = [row for row in rows if state is None or row.state == state]
+            warm = sum(row.source == HOT for row in told)
+            sources = {"hot": warm, "cold": len(told) - warm}
+            return document({**head, "sources": sources}, told), bool(rows)
 
         return await self._ask(read)
 

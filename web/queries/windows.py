@@ -175,8 +175,6 @@ class WindowQueries:
             raise restoring(exc) from exc
         except NotOwnedError as exc:
             raise moving() from exc
-        if asked.state is not None:
-            windows = [each for each in windows if each.state == asked.state]
         head = {
             "name": spec.name,
             "key": key,
@@ -189,8 +187,11 @@ class WindowQueries:
             **reading,
         }
         if not asked.back:
-            return json_response({**head, "windows": windows})
-        body, known = await self._archive.windows(spec, key, asked.wanted, windows, head)
+            told = [each for each in windows if asked.state in (None, each.state)]
+            return json_response({**head, "windows": told})
+        body, known = await self._archive.windows(
+            spec, key, asked.wanted, windows, head, asked.state
+        )
         if not known and not self._knows(open_table, key):
             return None
         return in_parts(body)
