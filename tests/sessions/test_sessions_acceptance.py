@@ -12,6 +12,7 @@ from tests.sessions.sessions_driver import (
     DAY,
     HOUR,
     MINUTE,
+    SECOND,
     TEN,
     Rig,
     at,
@@ -29,6 +30,22 @@ def spans(rig: Rig) -> list[tuple[int, int, int]]:
         for s in rig.standing().values()
     ]
     return sorted(found)
+
+
+def test_a46_5_a_late_event_between_two_sessions_makes_them_one_without_a_remnant() -> None:
+    rig = Rig(specs=(users(gap_ms=30 * SECOND),))
+    for seconds in (0, 20, 60):
+        rig.feed([event(TEN + seconds * SECOND)])
+    assert [(s.start - TEN, s.end - TEN, s.count) for s in rig.row()] == [
+        (0, 20 * SECOND, 2),
+        (60 * SECOND, 60 * SECOND, 1),
+    ]
+    rig.feed([event(TEN + 40 * SECOND)])
+    assert [(s.start - TEN, s.end - TEN, s.count) for s in rig.row()] == [(0, 60 * SECOND, 4)]
+    rig.time("10:02")
+    [session] = rig.standing().values()  # the first of the two had ended before, as revision 1
+    assert (session["count"], session["duration_ms"], session["revision"]) == (4, 60 * SECOND, 2)
+    assert (rig.open(), rig.total(), rig.total("events")) == (0, 1, 4)
 
 
 def test_a48_1_a_pause_longer_than_the_gap_parts_two_sessions() -> None:

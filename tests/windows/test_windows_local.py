@@ -146,7 +146,7 @@ def test_many_events_of_one_key_count_as_few_do():
     assert at_once.all_rows("trend") == in_pieces.all_rows("trend")
 
 
-def test_an_event_is_late_for_the_pane_of_a_hopping_window_when_its_first_window_closes():
+def test_an_event_late_for_its_first_hopping_window_counts_in_none_though_later_ones_are_open():
     driver = WindowsDriver(HOPPING)
     driver.feed([event(at("10:05:00"), "/clock"), event(at("10:05:29.999"), "/clock")])
     assert not driver.feed([event(at("10:04:00"))]).late
@@ -155,6 +155,12 @@ def test_an_event_is_late_for_the_pane_of_a_hopping_window_when_its_first_window
     assert (late.table, late.lateness_ms) == ("hopping", 30_000)
     row = dict(driver.rows("/a"))[at("10:04:00")]
     assert (row.count, row.late) == (1, 1)
+    # The windows from 10:01 on hold 10:04:59 too, and close a minute later or more.
+    driver.feed([event(at("10:05:00"))])
+    assert {start: row.count for start, row in driver.rows("/a")} == {
+        at("10:04:00"): 1,
+        at("10:05:00"): 1,
+    }
 
 
 @pytest.mark.parametrize(("clock", "counted"), [("10:00:39", True), ("10:00:41", False)])
