@@ -364,6 +364,22 @@ async def test_a_list_says_who_is_missing_and_how_old_it_is(
     assert scatter.MOVING in moving["missing"]
 
 
+@pytest.mark.parametrize("restoring", ["w1", "w2"])
+async def test_a_list_is_partial_while_one_partition_of_a_worker_is_restored(
+    world: World, two: tuple[Worker, Worker], restoring: str
+) -> None:
+    ids = [f"d-{number:02}" for number in range(40)]
+    for entity_id in ids:
+        world.feed(entity_id, body("register", 1))
+    hurt = next(p for p, owner in world.owners.owners.items() if owner == restoring)
+    world.owners.restoring = {hurt}
+    for worker in two:
+        status, page = await worker.get(f"{PATH}/device")
+        found = [each["id"] for each in page["entities"]]
+        assert (status, found) == (200, [each for each in ids if partition_of(each) != hurt])
+        assert (page["partial"], page["missing"]) == (True, [restoring])
+
+
 async def test_a_run_of_tombstones_longer_than_a_look_costs_empty_pages_and_hides_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from app.engine.partitioner import partition_for
+from tables.windows.finals import FINALS_TABLE, Written, final_key
 from tables.windows.stats import WindowStats
 from tests.web.fakes import (
     MINUTE,
@@ -287,6 +288,36 @@ async def test_a_missing_worker_makes_a_list_partial_and_is_named(cluster: Clust
         async with worker.client.get("/metrics/requests") as response:
             assert await response.json() == {mine: 1}
             assert response.headers["Headrace-Missing"] == "http://127.0.0.1:1"
+
+
+async def test_a_list_tells_the_state_and_revision_that_the_window_itself_tells(
+    cluster: Cluster, two: tuple[Worker, Worker]
+):
+    start = NOW - 2 * MINUTE
+    for key in ("/k1", "/k2", "/k3"):
+        partition = cluster.put(key, start, stats_of([1]))
+        written = Written(2, 1, SPEC.identity, NOW)
+        cluster.table(partition, FINALS_TABLE).rows[final_key(SPEC.name, key, start)] = written
+    listed = (await two[0].json(WINDOWS))["keys"]
+    assert [each["key"] for each in listed] == ["/k1", "/k2", "/k3"]
+    for each in listed:
+        (window,) = (await two[0].json(f"{WINDOWS}/{quote(each['key'], safe='')}"))["windows"]
+        assert each["window"] == window
+        assert (window["state"], window["revision"]) == ("final", 2)
+
+
+@pytest.mark.parametrize("restoring", ["w1", "w2"])
+async def test_a_list_is_partial_while_one_partition_of_a_worker_is_restored(
+    cluster: Cluster, two: tuple[Worker, Worker], restoring: str
+):
+    keys = [f"/k{n}" for n in range(40)]
+    places = {key: cluster.put(key, NOW, stats_of([1])) for key in keys}
+    hurt = next(p for p, owner in cluster.owners.items() if owner == restoring)
+    cluster.restoring = {hurt}
+    for worker in two:
+        page = await worker.json(f"{WINDOWS}?limit=100")
+        assert {each["key"] for each in page["keys"]} == {k for k in keys if places[k] != hurt}
+        assert (page["partial"], page["missing"]) == (True, [restoring])
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "cursor=%21", "cursor=_w"])

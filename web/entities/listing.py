@@ -24,7 +24,7 @@ from web.entities.reads import PAGE_BYTES_MAX, PATH, SLICE, known_type
 from web.peers import Peers
 from web.problem import json_response
 from web.queries.params import encode_cursor, parse_cursor, parse_limit
-from web.queries.scatter import gather, is_forwarded, local_partitions, restoring
+from web.queries.scatter import gather, is_forwarded, local_partitions
 
 ROWS_READ_MAX: Final = 5_000
 """Rows looked at in one partition for one page, tombstones among them."""
@@ -49,6 +49,7 @@ class Page:
     rows: Sequence[Listed]
     through: str | None
     staleness_ms: int = 0
+    missing: Sequence[str] = ()
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -57,6 +58,7 @@ class _Answer(msgspec.Struct, frozen=True):
     entities: list[Listed]
     cursor: str | None
     staleness_ms: int
+    missing: list[str]
 
 
 def _order(entity_id: str) -> bytes:
@@ -112,8 +114,10 @@ class EntityLists:
             path = f"{PATH}/{spec.type}?{query}"
             others = await gather(self._queries, self._peers, path, _page_of, TOPIC)
             missing += others.missing
+            missing += (name for page in others.answers for name in page.missing)
             pages += others.answers
         page = merged(pages, limit)
+        missing = sorted({*missing})
         return json_response(
             {
                 "type": spec.type,
@@ -129,14 +133,12 @@ class EntityLists:
     async def _local(
         self, spec: EntitySpec, limit: int, after: str | None, missing: list[str]
     ) -> Page:
-        """This worker's partitions; one that leaves meanwhile makes the page partial."""
+        """This worker's partitions; one that moves or is being restored is missing."""
         page = Page((), None)
         for partition in local_partitions(self._queries, TOPIC):
             try:
                 page = merged([page, await self._scan(spec, partition, limit, after)], limit)
-            except NotReadyError as exc:
-                raise restoring(exc) from exc
-            except NotOwnedError:
+            except (NotReadyError, NotOwnedError):
                 missing.append(self._queries.worker)
         return page
 
@@ -177,4 +179,4 @@ class EntityLists:
 def _page_of(body: bytes) -> Page:
     answer = msgspec.json.decode(body, type=_Answer)
     through = parse_cursor({} if answer.cursor is None else {"cursor": answer.cursor})
-    return Page(answer.entities, through, answer.staleness_ms)
+    return Page(answer.entities, through, answer.staleness_ms, answer.missing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import merge
 from typing import Final
 from urllib.parse import urlencode
@@ -10,18 +10,18 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp import web
 
-from app.engine.chunks import LaneMark
 from app.engine.query import NotOwnedError, NotReadyError, Queries
 from tables.lanes import LANES_TABLE
 from tables.windows.answer import WindowAnswer, window_answer
+from tables.windows.finals import FINALS_TABLE
 from tables.windows.keys import key_prefix
 from tables.windows.spec import WindowSpec
 from web.peers import Peers
 from web.problem import Kind, ProblemError, json_response
-from web.queries.panes import lane_marks
+from web.queries.panes import lane_marks, what_was_written
 from web.queries.params import encode_cursor, parse_cursor, parse_limit
 from web.queries.rows import KeyRow, OpenTable, in_slices, latest_rows
-from web.queries.scatter import PARTIALS_TOPIC, gather, is_forwarded, local_partitions, restoring
+from web.queries.scatter import PARTIALS_TOPIC, gather, is_forwarded, local_partitions
 
 PATH: Final = "/api/v1/windows"
 
@@ -40,6 +40,7 @@ class _Page(msgspec.Struct, frozen=True):
 
     keys: list[ListedKey]
     cursor: str | None
+    missing: list[str]
 
 
 def named_spec(specs: Mapping[str, WindowSpec], request: web.Request) -> WindowSpec:
@@ -75,11 +76,13 @@ class WindowPages:
                 self._queries, self._peers, f"{PATH}/{spec.name}?{query}", _page_of
             )
             missing += others.missing
+            missing += (name for page in others.answers for name in page.missing)
             listed += [each for page in others.answers for each in page.keys]
             more = any(page.cursor is not None for page in others.answers)
         by_key = {each.key: each for each in listed}
         ordered = sorted(by_key.values(), key=lambda each: key_prefix(each.key))
         page, more = ordered[:limit], more or len(ordered) > limit
+        missing = sorted({*missing})
         return json_response(
             {
                 "name": spec.name,
@@ -95,32 +98,46 @@ class WindowPages:
     async def _local_page(
         self, spec: WindowSpec, limit: int, after: str | None, missing: list[str]
     ) -> list[ListedKey]:
-        """Up to ``limit`` keys of this worker's partitions; a partition that leaves is missing."""
-        partitions = local_partitions(self._queries)
+        """Up to ``limit`` keys of this worker's partitions, those of one moving missing."""
         sources = [
-            latest_rows(self._opener(partition, spec.name), partition, after)
-            for partition in partitions
+            self._rows(spec, partition, after, missing)
+            for partition in local_partitions(self._queries)
         ]
-        rows: list[KeyRow] = []
-        marks: dict[int, Mapping[str, LaneMark]] = {}
+        rows: dict[int, list[KeyRow]] = {}
+        found = 0
+        async for row in in_slices(merge(*sources, key=lambda row: key_prefix(row.key))):
+            rows.setdefault(row.partition, []).append(row)
+            found += 1
+            if found >= limit:
+                break
+        listed: list[ListedKey] = []
+        for partition, of_partition in rows.items():
+            try:
+                listed += await self._told(spec, partition, of_partition)
+            except (NotReadyError, NotOwnedError):
+                missing.append(self._queries.worker)
+        return listed
+
+    def _rows(
+        self, spec: WindowSpec, partition: int, after: str | None, missing: list[str]
+    ) -> Iterator[KeyRow]:
+        """Keys of a partition with their newest row; missing while it moves or is restored."""
         try:
-            async for row in in_slices(merge(*sources, key=lambda row: key_prefix(row.key))):
-                rows.append(row)
-                if len(rows) >= limit:
-                    break
-            for partition in {row.partition for row in rows}:
-                of_partition = [row.stats for row in rows if row.partition == partition]
-                table = self._opener(partition, LANES_TABLE)()
-                marks[partition] = lane_marks(table, of_partition)
-        except NotReadyError as exc:
-            raise restoring(exc) from exc
-        except NotOwnedError:
+            yield from latest_rows(self._opener(partition, spec.name), partition, after)
+        except (NotReadyError, NotOwnedError):
             missing.append(self._queries.worker)
+
+    async def _told(
+        self, spec: WindowSpec, partition: int, rows: Sequence[KeyRow]
+    ) -> list[ListedKey]:
+        marks = lane_marks(self._opener(partition, LANES_TABLE)(), (row.stats for row in rows))
         listed: list[ListedKey] = []
         async for row in in_slices(iter(rows)):
-            known = marks.get(row.partition, {})
-            (window,) = window_answer(spec, [(row.start_ms, row.stats)], known)
-            listed.append(ListedKey(row.key, window, row.partition, self._queries.worker))
+            read = [(row.start_ms, row.stats)]
+            finals = self._opener(partition, FINALS_TABLE)()
+            written = what_was_written(finals, spec, row.key, read)
+            (window,) = window_answer(spec, read, marks, written)
+            listed.append(ListedKey(row.key, window, partition, self._queries.worker))
         return listed
 
     def _opener(self, partition: int, table: str) -> OpenTable:
