@@ -73,11 +73,15 @@ class Worker:
 
 @asynccontextmanager
 async def serving(
-    rig: Rig, cluster: Cluster, name: str, history: Path = NO_HISTORY
+    rig: Rig,
+    cluster: Cluster,
+    name: str,
+    history: Path = NO_HISTORY,
+    queries: SessionRows | None = None,
 ) -> AsyncIterator[Worker]:
     peers = Peers(name)
     app = web.Application(middlewares=[problems])
-    queries = SessionRows(name, cluster, rig.driver)
+    queries = queries or SessionRows(name, cluster, rig.driver)
     archive = Archive(History(history, ""))
     SessionRoom(queries, rig.specs, rig.driver.clock.now_ms, archive).install(app, peers)
     server = TestServer(app)
@@ -157,6 +161,47 @@ async def test_active_sessions_are_the_open_ones_until_their_time_to_live_is_ove
         assert rig.open() == 1  # forgotten as active, yet an event may still join it
         for worker in workers:
             await worker.json(f"{PATH}/active/{user}", 404)
+
+
+class CountedReads(SessionRows):
+    """Notes each read of a table of sessions."""
+
+    def __init__(self, worker: str, cluster: Cluster, driver: Driver) -> None:
+        super().__init__(worker, cluster, driver)
+        self.reads: list[tuple[str, bytes]] = []
+
+    def table(self, topic: str, partition: int, name: str) -> Any:
+        rows = super().table(topic, partition, name)
+        return CountedRows(rows, self.reads) if name.startswith("sessions_") else rows
+
+
+@dataclass
+class CountedRows:
+    """Takes reads of single rows only: whoever goes through a range fails."""
+
+    rows: CommittedRows
+    reads: list[tuple[str, bytes]]
+
+    def get(self, key: bytes) -> Any:
+        self.reads.append(("get", key))
+        return self.rows.get(key)
+
+
+async def test_a48_8_an_active_session_is_found_by_one_read_of_its_users_row():
+    rig, cluster = rig_of(), cluster_of("w1", "w2")
+    user = owned_by("w2", cluster)
+    rig.feed([event(TEN, f"u{n}") for n in range(200)])
+    assert rig.open() == 200
+    queries = CountedReads("w2", cluster, rig.driver)
+    async with (
+        serving(rig, cluster, "w1") as other,
+        serving(rig, cluster, "w2", queries=queries) as owner,
+    ):
+        answer = await owner.json(f"{PATH}/active/{user}")
+        assert [s["start"] for s in answer["sessions"]] == [TEN]
+        assert queries.reads == [("get", user.encode())]
+        assert await other.json(f"{PATH}/active/{user}") == answer
+        assert queries.reads == [("get", user.encode())] * 2
 
 
 async def test_a48_6_the_active_count_of_all_workers_returns_to_0():

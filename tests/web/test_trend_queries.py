@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tests.web.fakes import (
     MINUTE,
@@ -16,6 +23,10 @@ from tests.web.fakes import (
     running_worker,
     stats_of,
 )
+from web import peers
+from web.peers import BREAKER_FAILURES, FORWARDED
+from web.queries import trends
+from web.queries.scatter import HOP_TIMEOUT_S
 
 HOP = TRENDS.advance_ms
 
@@ -72,6 +83,71 @@ async def test_a47_5_a_killed_owner_is_504_then_known_to_be_away_then_asked_agai
         assert "times in a row" in details[3]
         async with running_worker(cluster, "w2"):  # at another address: a breaker of its own
             assert (await one.json(path))["worker"] == "w2"
+
+
+@asynccontextmanager
+async def dozing(url: str, awake: asyncio.Event) -> AsyncIterator[str]:
+    """An address of the worker at ``url`` that takes every request and answers once it is awake."""
+
+    async def answer(request: web.Request) -> web.Response:
+        await awake.wait()
+        asker = {FORWARDED: request.headers[FORWARDED]}
+        async with (
+            aiohttp.ClientSession(url, headers=asker) as session,
+            session.get(request.path_qs) as answered,
+        ):
+            return web.Response(body=await answered.read(), status=answered.status)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    async with TestServer(app) as server:
+        try:
+            yield str(server.make_url("")).rstrip("/")
+        finally:
+            awake.set()
+
+
+async def test_a47_5_an_owner_that_hangs_is_504_in_time_then_left_alone_then_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert trends.HOP_TIMEOUT_S == HOP_TIMEOUT_S == 3.0
+    monkeypatch.setattr(trends, "HOP_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(peers, "BREAKER_S", 0.1)
+    cluster, awake = cluster_of("w1", "w2"), asyncio.Event()
+    service = of_owner(cluster, "w2")
+    cluster.put(service, NOW - HOP, stats_of([1.0]), TRENDS.name)
+    path = f"/trends/{service}/history"
+    async with running_worker(cluster, "w1") as one, running_worker(cluster, "w2"):
+        async with dozing(cluster.urls["w2"], awake) as url:
+            cluster.urls["w2"] = url
+            details = [(await one.json(path, 504))["detail"] for _ in range(BREAKER_FAILURES)]
+            assert {"did not answer within 0.2 s" in detail for detail in details} == {True}
+            async with asyncio.timeout(60):
+                while "times in a row" not in (await one.json(path, 504))["detail"]:
+                    pass  # a question in between was let through, and not answered either
+                awake.set()
+                answer = None
+                while answer is None:
+                    with suppress(AssertionError):
+                        answer = await one.json(path)
+        assert answer["worker"] == "w2"
+
+
+async def test_a47_7_the_owner_answers_from_its_rows_and_another_worker_by_one_hop_alike() -> None:
+    cluster = cluster_of("w1", "w2")
+    service = of_owner(cluster, "w2")
+    cluster.put(service, NOW - HOP, stats_of([1.0, 2.0]), TRENDS.name)
+    cluster.mark(NOW)
+    async with running_worker(cluster, "w1") as other, running_worker(cluster, "w2") as owner:
+        local = await owner.json(f"/trends/{service}")
+        assert (local["worker"], local["windows"]["1m"]["count"]) == ("w2", 2)
+        assert (hits(owner), hits(other)) == ((0, 1), (0, 0))
+        assert await other.json(f"/trends/{service}") == local
+        assert (hits(owner), hits(other)) == ((1, 1), (0, 1))  # asked once
+        assert await other.json(f"/trends/{service}") == local
+        assert (hits(owner), hits(other)) == ((1, 1), (1, 1))  # no further hop
+        history = f"/trends/{service}/history?from={NOW - MINUTE}&to={NOW}"
+        assert await other.json(history) == await owner.json(history)
 
 
 async def test_a47_6_a_hop_is_composed_once_and_the_next_one_anew() -> None:
