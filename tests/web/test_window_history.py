@@ -14,7 +14,14 @@ from tables.history.datasets import WINDOWS
 from tables.windows.answer import WindowAnswer, window_answer
 from tests.history.rows import archive, window
 from tests.web.fakes import MINUTE, NOW, SPEC, cluster_of, running_worker, stats_of
-from web.queries.archive import ENCODED_AT_ONCE, ColdAnswer, document, spanned
+from web.queries.archive import (
+    ENCODED_AT_ONCE,
+    ColdAnswer,
+    KeyWindows,
+    Sources,
+    document,
+    spanned,
+)
 
 KEY = "/cart"
 PATH = f"/api/v1/windows/{SPEC.name}/{quote(KEY, safe='')}"
@@ -137,8 +144,20 @@ def test_state_and_history_are_one_list_in_order_in_which_state_wins(
 @pytest.mark.parametrize("count", [0, 1, ENCODED_AT_ONCE, 2 * ENCODED_AT_ONCE + 1])
 def test_a_document_encoded_in_parts_is_that_encoded_at_once(count: int) -> None:
     rows = [ColdAnswer(start, start + 1, 1, 9) for start in range(count)]
-    head = {"name": "ü", "sources": {"cold": count}}
-    assert b"".join(document(head, rows)) == msgspec.json.encode({**head, "windows": rows})
+    head = KeyWindows(
+        partition=1,
+        worker="w1",
+        watermark_ms=None,
+        staleness_ms=7,
+        partial=False,
+        name="ü",
+        key="/cart",
+        size_ms=1,
+        advance_ms=1,
+        sources=Sources(0, count),
+    )
+    whole = msgspec.to_builtins(head) | {"windows": rows}
+    assert b"".join(document(head, rows)) == msgspec.json.encode(whole)
 
 
 async def test_an_answer_sent_in_parts_says_how_long_it_is(history: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -17,6 +17,7 @@ from tables.windows.answer import State, WindowAnswer
 from tables.windows.spec import WindowSpec
 from web.problem import Kind, ProblemError
 from web.queries.times import TimeRange, refusal
+from web.queries.whence import Whence
 
 SPAN_MAX: Final = 44_640
 """Windows of an answer that reaches into the history: a month of minutes."""
@@ -36,6 +37,24 @@ class ColdAnswer(ColdWindow, frozen=True, gc=False, kw_only=True):
     source: Place = "cold"
 
 
+class Sources(msgspec.Struct, frozen=True):
+    """How many windows are from state, and how many from the history."""
+
+    hot: int
+    cold: int
+
+
+class KeyWindows(Whence, frozen=True, kw_only=True):
+    """Windows of one key, oldest first; ``sources`` where they span state and history."""
+
+    name: str
+    key: str
+    size_ms: int
+    advance_ms: int
+    sources: Sources | msgspec.UnsetType = msgspec.UNSET
+    windows: Sequence[WindowAnswer] = ()
+
+
 class Archive:
     """The history, asked from threads: few questions at once, and few that wait."""
 
@@ -46,30 +65,29 @@ class Archive:
 
     async def windows(
         self,
-        spec: WindowSpec,
-        key: str,
+        head: KeyWindows,
         wanted: TimeRange,
         hot: Sequence[WindowAnswer],
-        head: Mapping[str, object],
         state: State | None = None,
     ) -> tuple[list[bytes], bool]:
-        """JSON of ``head`` with the windows of a key in a range, and whether there are any.
+        """JSON of ``head`` with the windows of its key in a range, and whether there are any.
 
         It comes in parts, and tells those of ``state`` alone (None: all). Each window says its
         ``source``, and ``sources`` how many are which; ``hot`` ones are told as given, and have
         to be all there are: the history's copy of one that is left out would be told for it.
         Raises a 503 :class:`ProblemError` when the history does not answer.
         """
+        name, key = head.name, head.key
         from_ms, to_ms = wanted.from_ms or 0, wanted.to_ms
         assert to_ms is not None  # noqa: S101 - for the type checker
 
         def read() -> tuple[list[bytes], bool]:
-            cold = self._history.windows_as(ColdAnswer, spec.name, key, from_ms, to_ms, SPAN_MAX)
+            cold = self._history.windows_as(ColdAnswer, name, key, from_ms, to_ms, SPAN_MAX)
             rows = spanned(hot, cold)
             told = [row for row in rows if state is None or row.state == state]
             warm = sum(row.source == HOT for row in told)
-            sources = {"hot": warm, "cold": len(told) - warm}
-            return document({**head, "sources": sources}, told), bool(rows)
+            sources = Sources(warm, len(told) - warm)
+            return document(msgspec.structs.replace(head, sources=sources), told), bool(rows)
 
         return await self._ask(read)
 
@@ -125,12 +143,12 @@ def reaches_back(spec: WindowSpec, wanted: TimeRange, now_ms: int) -> bool:
     return spec.closes and from_ms is not None and from_ms < now_ms - spec.retention_ms
 
 
-def document(head: Mapping[str, object], windows: Sequence[object]) -> list[bytes]:
+def document(head: KeyWindows, windows: Sequence[object]) -> list[bytes]:
     """JSON of ``head`` with the ``windows``, in parts: a month of them takes a while.
 
     An encoder lets no other thread run, and so neither the event loop.
     """
-    encoded = msgspec.json.encode({**head, "windows": ()})
+    encoded = msgspec.json.encode(head)  # its last field is the empty list of windows
     parts = [encoded[:-2]]
     for at in range(0, len(windows), ENCODED_AT_ONCE):
         rows = msgspec.json.encode(windows[at : at + ENCODED_AT_ONCE])

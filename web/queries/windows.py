@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import quote, urlencode
 
+import msgspec
 from aiohttp import web
 
 from app.engine.chunks import LaneMark
-from app.engine.query import NotOwnedError, NotReadyError, Owner, Queries
+from app.engine.query import NotOwnedError, NotReadyError, Queries
 from tables.lanes import LANES_TABLE
 from tables.windows.answer import State, WindowAnswer, row_watermark_ms, window_answer
 from tables.windows.finals import FINALS_TABLE
 from tables.windows.keys import fits
 from tables.windows.spec import WindowSpec
-from web.peers import PeerError, Peers
+from web.peers import PeerAnswer, Peers
 from web.problem import Kind, ProblemError, json_response
-from web.queries.archive import SPAN_MAX, Archive, in_parts, reaches_back
+from web.queries.archive import SPAN_MAX, Archive, KeyWindows, in_parts, reaches_back
+from web.queries.asking import Question, ask, unavailable
 from web.queries.panes import lane_marks, newest_windows, what_was_written
 from web.queries.params import (
     Consistency,
@@ -27,15 +29,9 @@ from web.queries.params import (
     within,
 )
 from web.queries.rows import OpenTable, Read, has_key, parts
-from web.queries.scatter import (
-    HOP_TIMEOUT_S,
-    PARTIALS_TOPIC,
-    is_forwarded,
-    moving,
-    passed_on,
-    restoring,
-)
+from web.queries.scatter import PARTIALS_TOPIC, is_forwarded, passed_on
 from web.queries.times import TimeRange, parse_time_range
+from web.queries.whence import Held
 from web.queries.window_pages import PATH, named_spec
 
 
@@ -113,85 +109,40 @@ class WindowQueries:
         """The answer of whoever owns the key; None: the owner does not have it."""
         if not fits(asked.key):
             return None
-        owner = self._queries.owner(PARTIALS_TOPIC, asked.key.encode())
-        if asked.consistency == "stale":
-            return await self._ask_anyone(asked, owner)
-        if owner.local:
-            return await self._local(asked, owner.partition)
-        if asked.forwarded or owner.url is None:
-            raise moving()
-        try:
-            answer = await self._peers.get(owner.url, asked.path, HOP_TIMEOUT_S)
-        except PeerError as exc:
-            raise ProblemError(Kind.OWNER_UNREACHABLE, str(exc)) from exc
+        question = Question(
+            PARTIALS_TOPIC, asked.key.encode(), asked.path, asked.consistency, asked.forwarded
+        )
+        answer = await ask(
+            self._queries, self._peers, question, lambda partition: self._local(asked, partition)
+        )
+        if not isinstance(answer, PeerAnswer):
+            return answer
         return None if answer.status == Kind.NOT_FOUND.status else passed_on(answer)
-
-    async def _ask_anyone(self, asked: _Asked, owner: Owner) -> web.Response | None:
-        """What is here, owned or standby; else the owner's answer, else that of a standby."""
-        try:
-            return await self._local(asked, owner.partition)
-        except ProblemError as exc:
-            if asked.forwarded:
-                raise
-            refused = exc
-        urls = [] if owner.local or owner.url is None else [owner.url]
-        urls += self._queries.standbys(PARTIALS_TOPIC, owner.partition)
-        for url in dict.fromkeys(urls):
-            try:
-                answer = await self._peers.get(url, asked.path, HOP_TIMEOUT_S)
-            except PeerError as exc:
-                refused = ProblemError(Kind.OWNER_UNREACHABLE, str(exc))
-                continue
-            if answer.status != Kind.UNAVAILABLE.status:
-                return None if answer.status == Kind.NOT_FOUND.status else passed_on(answer)
-        raise refused
 
     async def _local(self, asked: _Asked, partition: int) -> web.Response | None:
         spec, key = asked.spec, asked.key
-        open_table = self._opener(partition, spec.name, asked.consistency)
-        reading: dict[str, object] = {}
-        try:
-            if asked.consistency == "stale":
-                # Read before the rows: they hold at least this much.
-                replica = self._queries.replica(PARTIALS_TOPIC, partition)
-                reading = {
-                    "role": replica.role,
-                    "position": replica.position,
-                    "staleness_ms": replica.staleness_ms,
-                }
+        with unavailable():
+            held = Held(self._queries, PARTIALS_TOPIC, partition, asked.consistency)
+            open_table = held.opener(spec.name)
             found = await newest_windows(open_table, spec, key, asked.wanted)
             if not found and not asked.back and not has_key(open_table(), key):
                 return None
-            lanes = self._opener(partition, LANES_TABLE, asked.consistency)
-            marks = lane_marks(lanes(), (stats for _, stats in found))
-            finals = self._opener(partition, FINALS_TABLE, asked.consistency)
+            marks = lane_marks(held.table(LANES_TABLE), (stats for _, stats in found))
             windows: list[WindowAnswer] = []
             async for part in parts(found):
-                written = what_was_written(finals(), spec, key, part)
+                written = what_was_written(held.table(FINALS_TABLE), spec, key, part)
                 windows += window_answer(spec, part, marks, written)
-            if not reading:
-                reading["staleness_ms"] = self._queries.staleness_ms(PARTIALS_TOPIC, partition)
-        except NotReadyError as exc:
-            raise restoring(exc) from exc
-        except NotOwnedError as exc:
-            raise moving() from exc
-        head = {
-            "name": spec.name,
-            "key": key,
-            "size_ms": spec.size_ms,
-            "advance_ms": spec.advance_ms,
-            "partition": partition,
-            "worker": self._queries.worker,
-            "watermark_ms": _watermark_ms(found, marks),
-            "partial": False,
-            **reading,
-        }
+        head = KeyWindows(
+            name=spec.name,
+            key=key,
+            size_ms=spec.size_ms,
+            advance_ms=spec.advance_ms,
+            **held.figures(_watermark_ms(found, marks)),
+        )
         if not asked.back:
             told = [each for each in windows if asked.state in (None, each.state)]
-            return json_response({**head, "windows": told})
-        body, known = await self._archive.windows(
-            spec, key, asked.wanted, windows, head, asked.state
-        )
+            return json_response(msgspec.structs.replace(head, windows=told))
+        body, known = await self._archive.windows(head, asked.wanted, windows, asked.state)
         if not known and not self._knows(open_table, key):
             return None
         return in_parts(body)
@@ -202,11 +153,6 @@ class WindowQueries:
             return has_key(open_table(), key)
         except (NotReadyError, NotOwnedError):
             return False  # it left meanwhile, and the history has no such key
-
-    def _opener(self, partition: int, table: str, consistency: Consistency = "owner") -> OpenTable:
-        if consistency == "stale":
-            return lambda: self._queries.replica(PARTIALS_TOPIC, partition).table(table)
-        return lambda: self._queries.table(PARTIALS_TOPIC, partition, table)
 
 
 def _wanted(spec: WindowSpec, query: Mapping[str, str], now_ms: int) -> tuple[TimeRange, bool]:
