@@ -107,6 +107,7 @@ class Engine:
     def settle(self, epoch: Epoch, written: Written) -> None:
         """The epoch is committed and stored: its rows are what queries see."""
         self._failures = 0
+        self.watch.epoch_ended()
         for task_id, commit in epoch.tasks.items():
             task = self.tasks[task_id]
             task.committed_position = commit.position
@@ -129,6 +130,7 @@ class Engine:
             error,
             "waiting for the rebalance" if lost else "going on from the committed position",
         )
+        self.watch.epoch_ended(str(error))
         self._suspend()
         # The first failure is put right at once; what fails again and again is given time.
         backoff_s = FAILURE_WAITS_S[min(self._failures, len(FAILURE_WAITS_S) - 1)]
@@ -244,7 +246,7 @@ class Engine:
             await asyncio.sleep(1.0)
             await self.tick()
             try:
-                self.watch.look(self.tasks, self.flow, self.starter.progress)
+                self.watch.look(self.tasks, self.flow, self.starter.progress, self.membership)
             except Exception:  # what only watches may not end what works
                 logger.exception("could not look at the partitions")
 

@@ -9,6 +9,7 @@ from app.engine.delivery import Reach
 from app.engine.epoch import TaskId
 from app.engine.lanes import LIVE, NO_WATERMARK
 from app.engine.liveness import Liveness, Sight, lag
+from app.engine.membership import Membership
 from app.engine.metrics import EngineMetrics
 from app.engine.progress import Progress, RestoreWatch
 from app.engine.query import ConsumerRow
@@ -28,11 +29,21 @@ class Watch:
         self._liveness = Liveness(stall_s)
         self._sights: dict[TaskId, Sight] = {}
         self._looks = 0
+        self._failure = ""
         self._restore = RestoreWatch(clock)
         metrics.registry.register(self._restore)
 
-    def look(self, tasks: Mapping[TaskId, Task], reach: Reach | None, restore: Progress) -> None:
-        """Take note of every partition owned now; metrics of others vanish."""
+    def look(
+        self,
+        tasks: Mapping[TaskId, Task],
+        reach: Reach | None,
+        restore: Progress,
+        membership: Membership | None,
+    ) -> None:
+        """Take note of every partition owned now; metrics of others vanish.
+
+        ``membership`` None: this worker is in no group at the moment.
+        """
         self._restore.look(restore)
         for gone in self._sights.keys() - tasks.keys():
             self._metrics.forget(gone.topic, gone.partition)
@@ -46,7 +57,7 @@ class Watch:
         if reach is not None:
             self._metrics.held_bytes.set(reach.held_bytes)
         self._looks += 1
-        self._liveness.observe(self._sights, self._clock.monotonic())
+        self._liveness.observe(self._sights, membership, self._clock.monotonic())
 
     def _show(self, task: Task, reach: Reach | None) -> None:
         row, metrics = consumer_row(task, reach), self._metrics
@@ -68,17 +79,23 @@ class Watch:
         sight = self._sights.get(task)
         return None if sight is None else sight.lag
 
+    def epoch_ended(self, failure: str = "") -> None:
+        """An epoch was committed, or was not and why: what stands still has that for a reason."""
+        self._failure = failure
+
     def stalled(self) -> list[str]:
-        """Partitions that should move and do not, each with the reason."""
-        return self._liveness.stalled(self._sights, self._clock.monotonic())
+        """What should move and does not, each with the reason."""
+        found = self._liveness.stalled(self._sights, self._clock.monotonic())
+        if found and self._failure:
+            found.append(f"the last commit failed: {self._failure}")
+        return found
 
 
 def _sight(task: Task, reach: Reach | None, restore: Progress) -> Sight:
-    if task.state is TaskState.HALTED:
-        return Sight(task.position, task_lag(task, reach), task.halted_by)
-    if task.state is not TaskState.RUNNING:
-        return Sight(restore.records, None, restore.waiting_for or "the broker")
-    return Sight(task.position, task_lag(task, reach))
+    if task.state not in (TaskState.RUNNING, TaskState.HALTED):
+        return Sight(None, restore.passed, None, 0, restore.waiting_for or "the broker")
+    uncommitted = task.position - task.committed_position
+    return Sight(task.committed_position, 0, task_lag(task, reach), uncommitted, task.halted_by)
 
 
 def _read_to(task: Task, reach: Reach) -> int:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.engine.epoch import TaskId
 from app.engine.reading import HEARD_GAP_MS, LogEnd, Reading
-from tests.engine.rig import SOURCE, RecordingFlow, Rig, batch
+from tests.engine.rig import MEMBERSHIP, SOURCE, RecordingFlow, Rig, batch
 
 SECOND = 1_000
 
@@ -97,7 +97,7 @@ async def test_a_task_knows_up_to_when_it_was_read_and_forgets_it_when_it_starts
 
     def look() -> tuple[bool, bool]:
         rig.clock.advance(SECOND)
-        rig.engine.watch.look(rig.engine.tasks, flow, rig.starter.progress)
+        rig.engine.watch.look(rig.engine.tasks, flow, rig.starter.progress, MEMBERSHIP)
         return task.reading.since_ms >= 0, task.reading.upto_ms >= 0
 
     flow.end_offset = 3

@@ -170,7 +170,7 @@ async def test_ready_and_metrics_tell_of_the_restore_of_an_engine(tmp_path: Path
     progress = reading(rig.clock)
     rig.engine.starter = cast(Starter, _Restoring(progress))
     await rig.engine.assign([SOURCE], MEMBERSHIP)
-    rig.engine.watch.look(rig.engine.tasks, rig.flow, progress)
+    rig.engine.watch.look(rig.engine.tasks, rig.flow, progress, MEMBERSHIP)
     progress.reads(250, 200, 0)
     progress.explain("a transaction holds it")
     queries = EngineQueries(rig.engine, cast(Cluster, None), rig.clock)

@@ -70,7 +70,7 @@ def standing(rig: Rig) -> StandingFlow:
 
 
 def look(rig: Rig) -> None:
-    rig.engine.watch.look(rig.engine.tasks, rig.flow, rig.starter.progress)
+    rig.engine.watch.look(rig.engine.tasks, rig.flow, rig.starter.progress, rig.engine.membership)
 
 
 def shown(rig: Rig, task: TaskId) -> dict[str, float | None]:

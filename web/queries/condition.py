@@ -35,7 +35,7 @@ class Condition:
         return json_response({"ready": True, "worker": self.queries.worker})
 
     async def health(self, _request: web.Request) -> web.Response:
-        """200 while positions move or nothing is behind, 503 with the reason otherwise.
+        """200 while commits move positions on or nothing is behind, 503 with the reason otherwise.
 
         Warns when durability is that of one disk.
         """
