@@ -6,7 +6,6 @@ whole new states, never changes inside old ones, so what was taken stays as it w
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -18,7 +17,6 @@ ROW_OVERHEAD_BYTES = 256
 ROW_BYTES_START = 4 << 10
 DROPPED_MAX = 5_000
 """Rows one drop of a range removes: some ms for their keys, and a tombstone each."""
-_owners = itertools.count()
 _ABSENT = object()
 
 
@@ -31,7 +29,7 @@ class Layers:
         self._open: dict[bytes, Any | None] = {}
         self._in_flight: Mapping[bytes, Any | None] = {}
         self._dropped: list[KeyRange] = []
-        self._cache, self._owner = store.rows, next(_owners)
+        self._cached = store.rows.table()
         self._row_bytes = ROW_BYTES_START
 
     def get(self, key: bytes) -> Any | None:
@@ -43,13 +41,13 @@ class Layers:
 
     def committed(self, key: bytes) -> Any | None:
         """State of the key that no transaction can undo."""
-        state = self._cache.get(self._owner, key)
+        state = self._cached.get(key)
         if state is None:
             raw = self._store.get(self.spec.identity, key)
             if raw is None:
                 return None
             state = self.spec.aggregate.decode(raw)
-            self._cache.put(self._owner, key, state, len(raw))
+            self._cached.put({key: state}, {key: raw})
         return state
 
     def scan(self, prefix: bytes, limit: int) -> Iterable[tuple[bytes, Any]]:
@@ -63,10 +61,10 @@ class Layers:
         self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
     ) -> Iterator[tuple[bytes, Any]]:
         """Committed rows with ``lo <= key < hi``, at most ``limit``."""
-        decode, cached, owner = self.spec.aggregate.decode, self._cache.get, self._owner
+        decode, cached = self.spec.aggregate.decode, self._cached.get
         rows = self._store.range(self.spec.identity, lo, hi, limit=limit, reverse=reverse)
         for key, raw in rows:
-            state = cached(owner, key)
+            state = cached(key)
             yield key, decode(raw) if state is None else state
 
     def stored(
@@ -133,14 +131,7 @@ class Layers:
         ``raw`` are the rows as they were stored.
         """
         settled, self._in_flight = self._in_flight, {}
-        size = rows = 0
-        for key, state in settled.items():
-            stored = raw.get(key)
-            if state is None or stored is None:
-                self._cache.discard(self._owner, key)
-            else:
-                self._cache.put(self._owner, key, state, len(stored))
-                size, rows = size + len(stored), rows + 1
+        rows, size = self._cached.put(settled, raw)
         if rows:
             self._row_bytes = ROW_OVERHEAD_BYTES + DECODED_FACTOR * size // rows
         return settled
@@ -148,7 +139,7 @@ class Layers:
     def drop(self) -> None:
         """Forget everything that is not in the store."""
         self._open, self._in_flight, self._dropped = {}, {}, []
-        self._owner = next(_owners)
+        self._cached = self._store.rows.table()
 
 
 class CommittedRows:

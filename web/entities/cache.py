@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from app.engine.cache import RowCache
+from web.lru import LruCache
 
 TTL_S: Final = 1.0
 CACHE_BYTES_MAX: Final = 8 << 20
@@ -32,7 +32,7 @@ class AnswerCache:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         """``monotonic`` gives seconds that never go back."""
         self._monotonic = monotonic
-        self._rows = RowCache(CACHE_BYTES_MAX)
+        self._rows = LruCache(CACHE_BYTES_MAX)
 
     def now(self) -> float:
         """When an owner is asked, for :meth:`put`."""

@@ -11,7 +11,6 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
-from app.engine.cache import RowCache
 from app.engine.query import CommittedTable, NotOwnedError, NotReadyError, Queries
 from tables.lanes import LaneTimes
 from tables.windows.compose import Pane
@@ -26,6 +25,7 @@ from tables.windows.trends import (
     trend_window,
 )
 from tables.windows.window import GLOBAL_KEY, WindowSpec
+from web.lru import LruCache
 from web.peers import PeerError, Peers
 from web.problem import Kind, ProblemError, json_response
 from web.queries.panes import times_of
@@ -91,7 +91,7 @@ class Trends:
         self._peers = peers
         self._spec = spec
         self._clock = clock
-        self._cache = RowCache(CACHE_BYTES_MAX)
+        self._cache = LruCache(CACHE_BYTES_MAX)
         self._asked = Counter(
             "trend_cache_total", "Trend queries, by who answered", ["result"], registry=registry
         )
