@@ -24,6 +24,8 @@ from app.engine.batch import Headers
 
 CHUNK_RECORDS = 5_000
 """A chunk ends with the Kafka batch that brings it here, or to its bytes."""
+IDLE_WAIT_MS = 500
+"""How long the broker keeps a fetch for which there is nothing."""
 RECORD_OVERHEAD_BYTES = 256
 """What a record of a few columns takes beside its key, value and headers: five objects."""
 
@@ -176,3 +178,15 @@ def read_columns(fetcher: Any, chunk_bytes: int) -> None:
     if not isinstance(fetcher._records, ColumnResults):  # noqa: SLF001
         fetcher._records = ColumnResults(fetcher._records, chunk_bytes)  # noqa: SLF001
         aiokafka_fetcher.MemoryRecords = KeptRecords
+
+
+def ready_partitions(fetcher: Any) -> set[Any]:
+    """Partitions of an aiokafka ``Fetcher`` with records that can be taken without an error."""
+    kept = fetcher._records.items()  # noqa: SLF001
+    return {tp for tp, result in kept if isinstance(result, FetchResult)}
+
+
+def wait_in_broker(fetcher: Any, wait_ms: int, enough_bytes: int) -> None:
+    """Have the next fetch answered after ``wait_ms``, or once there is enough; 0: with anything."""
+    fetcher._fetch_max_wait_ms = wait_ms or IDLE_WAIT_MS  # noqa: SLF001
+    fetcher._fetch_min_bytes = enough_bytes if wait_ms else 1  # noqa: SLF001

@@ -29,6 +29,11 @@ TURN_LATE_S = 0.050
 TURN_SHARE = 40
 TURN_BYTES_MIN = 32 << 10
 """Some fifty events: work that costs the same for each batch is not done record by record."""
+FETCH_SPAN_S = 0.5
+FETCH_WAIT_MS_MAX = 20
+FETCH_RECORDS = 1_000
+"""A fetch waits a millisecond for so many records a second."""
+
 _SECONDS_PER_BYTE = 1e-8
 _WEIGHT = 0.2
 
@@ -92,3 +97,26 @@ def epoch_s(normal_s: float, interval_s: float, late_s: float) -> float:
 def turn_s(late_s: float) -> float:
     """How long a step may hold the event loop when work is ``late_s`` behind."""
     return min(TURN_LATE_S, max(TURN_S, (late_s - KEEPS_UP_S) / TURN_SHARE))
+
+
+@dataclass(slots=True)
+class FetchPace:
+    """How long the broker may wait for more records before it answers a fetch.
+
+    Records that come one by one are fetched at once. Of many, each fetch, and each batch it
+    becomes, costs the same for a few as for hundreds: waiting a little makes them fewer.
+    """
+
+    wait_ms: int = 0
+    """0: answer as soon as there is anything."""
+    _records: int = 0
+    _began_s: float = 0.0
+
+    def observe(self, records: int, now_s: float) -> None:
+        """Take note of ``records`` that were fetched by ``now_s`` (monotonic)."""
+        self._records += records
+        elapsed_s = now_s - self._began_s
+        if elapsed_s >= FETCH_SPAN_S:
+            wait_ms = int(self._records / elapsed_s / FETCH_RECORDS)
+            self.wait_ms = min(FETCH_WAIT_MS_MAX, wait_ms)
+            self._records, self._began_s = 0, now_s

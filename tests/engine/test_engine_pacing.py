@@ -19,6 +19,7 @@ from app.engine.pacing import (
     TURN_BYTES_MIN,
     TURN_LATE_S,
     TURN_S,
+    FetchPace,
     TurnSize,
     behind_s,
     epoch_s,
@@ -125,3 +126,17 @@ async def test_a_full_epoch_is_committed_at_once_however_late(
     committing.cancel()
     assert [epoch.tasks[SOURCE].position for epoch in rig.writer.epochs] == [1, 5, 6]
     await rig.engine.close()
+
+
+@pytest.mark.parametrize(
+    ("records_per_s", "wait_ms"), [(0, 0), (900, 0), (5_000, 5), (20_000, 20), (1_000_000, 20)]
+)
+def test_the_broker_waits_longer_the_more_there_is_to_fetch(records_per_s: int, wait_ms: int):
+    pace = FetchPace()
+    assert pace.wait_ms == 0
+    for tenth in range(1, 31):
+        pace.observe(records_per_s // 10, 100 + tenth / 10)
+    assert pace.wait_ms == pytest.approx(wait_ms, abs=1)
+    pace.observe(0, 110.0)
+    pace.observe(0, 111.0)
+    assert pace.wait_ms == 0
