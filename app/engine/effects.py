@@ -89,13 +89,21 @@ class Reject:
     """A record that cannot be processed: it goes, as it was read, to the dead letters.
 
     ``index`` is the record's place in the batch, ``field`` the offending field or "".
-    ``kind`` is VALIDATION, PROCESSING or UNKNOWN.
+    ``kind`` is VALIDATION, PROCESSING or UNKNOWN. ``attempts`` (how often the step was tried
+    on it) and ``first_failed_ms`` (epoch ms; None: now) are the engine's to say.
     """
 
     index: int
     reason: str
     field: str = ""
     kind: str = "VALIDATION"
+    attempts: int = 1
+    first_failed_ms: int | None = None
+
+    @property
+    def said(self) -> str:
+        """Field and reason."""
+        return f"{self.field}: {self.reason}" if self.field else self.reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,16 +54,20 @@ def _origin(
 def dead_letter(
     topic: str, batch: RecordBatch, reject: Reject, now_ms: int, record_bytes_max: int
 ) -> Output:
-    """Record for the dead-letter topic: original bytes and headers, coordinates, reason."""
-    reason = f"{reject.field}: {reject.reason}" if reject.field else reject.reason
+    """Record for the dead-letter topic: original bytes and headers, coordinates, reason.
+
+    ``now_ms`` is when the record was given up, the time of its last failure.
+    """
+    first_ms = now_ms if reject.first_failed_ms is None else reject.first_failed_ms
+    reason = reject.said
     origin, key, value = _origin(batch, reject.index, record_bytes_max)
     headers = [
         *origin,
         ("error_type", reject.kind.encode()),
         ("error_signature", error_signature(reject.kind, reason).encode()),
         ("error_message", reason.encode("utf-8", "replace")[:ERROR_MESSAGE_MAX]),
-        ("attempt_count", b"1"),
-        ("first_failure_timestamp", b"%d" % now_ms),
+        ("attempt_count", b"%d" % reject.attempts),
+        ("first_failure_timestamp", b"%d" % first_ms),
         ("last_failure_timestamp", b"%d" % now_ms),
     ]
     return Output(topic, key, value, headers)

@@ -11,10 +11,13 @@ from app.engine.effects import Repartition, Step, TableSpec, Tick
 
 
 class FailurePolicy(enum.Enum):
-    """What becomes of records on which a step fails (or makes something too large to write).
+    """What becomes of records on which a step fails, and of those it rejects.
 
-    DEAD_LETTER isolates them and goes on. RETRY runs the step again after half a second, two
-    and eight, then does the same. STOP halts the partition, which /ready and /health tell.
+    To fail is to raise, to lose count, or to make something too large to write; to reject is
+    to answer that a record cannot be read, or breaks a rule. DEAD_LETTER isolates both and goes
+    on. RETRY runs a step that failed again after half a second, two and eight, then does the
+    same; rejects are dead-lettered at once, as a pure step would decide no differently. STOP
+    halts the partition before the batch at either, which /ready and /health tell.
     """
 
     DEAD_LETTER = "dead_letter"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from app.engine.batch import RecordBatch
 from app.engine.effects import Effects, Reject, Step, View
@@ -19,11 +20,27 @@ class StepContractError(Exception):
 class StepFailedError(Exception):
     """A step failed on a batch whose agent does not dead-letter at once."""
 
-    def __init__(self, batch: RecordBatch, cause: Exception) -> None:
-        super().__init__(
-            f"the step of {batch.topic}/{batch.partition} failed on offsets "
-            f"{batch.offsets[0]} to {batch.offsets[-1]}: {type(cause).__name__}: {cause}"
-        )
+    def __init__(self, batch: RecordBatch, what: str) -> None:
+        super().__init__(f"the step of {batch.topic}/{batch.partition} {what}")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of a step on a batch, as the agent's failure policy wants it.
+
+    ``number`` counts from 1; ``first_failed_ms`` is when an earlier one failed. What fails is
+    isolated and rejected (``isolate``), or :class:`StepFailedError` is raised; so it is for
+    what the step rejects, unless it ``may_reject``.
+    """
+
+    number: int = 1
+    first_failed_ms: int | None = None
+    isolate: bool = True
+    may_reject: bool = True
+
+
+ONLY = Attempt()
+"""The attempt of a policy that makes but one."""
 
 
 def trimmed(batch: RecordBatch, position: int) -> RecordBatch | None:
@@ -53,13 +70,14 @@ def run_step(
     view: View,
     now_ms: int,
     record_bytes_max: int,
-    isolate: bool = True,
+    attempt: Attempt = ONLY,
 ) -> Iterator[tuple[RecordBatch, Effects]]:
     """Effects of the batch, in order; apply each before asking for the next.
 
     A step that raises, loses count or makes an output no topic admits is run again on each
-    half, down to the single record, which is then rejected as PROCESSING. Without
-    ``isolate`` :class:`StepFailedError` is raised instead, before anything was answered.
+    half, down to the single record, which is then rejected as PROCESSING. The halves are
+    part of the same attempt. Where the attempt allows no such thing, or no reject,
+    :class:`StepFailedError` is raised instead, before anything was answered.
     :class:`StoreError` always passes: it is not the record's fault.
     """
     try:
@@ -67,16 +85,22 @@ def run_step(
     except StoreError:
         raise
     except Exception as exc:
-        if not isolate:
-            raise StepFailedError(batch, exc) from exc
+        reason = f"{type(exc).__name__}: {exc}"
+        if not attempt.isolate:
+            what = f"failed on offsets {batch.offsets[0]} to {batch.offsets[-1]}: {reason}"
+            raise StepFailedError(batch, what) from exc
         if len(batch) == 1:
-            reason = f"{type(exc).__name__}: {exc}"
-            yield batch, Effects(rejects=[Reject(0, reason, "", "PROCESSING")])
+            tried = (attempt.number, attempt.first_failed_ms)
+            yield batch, Effects(rejects=[Reject(0, reason, "", "PROCESSING", *tried)])
             return
         middle = len(batch) // 2
         for part in (sliced(batch, 0, middle), sliced(batch, middle, len(batch))):
-            yield from run_step(step, part, view, now_ms, record_bytes_max)
+            yield from run_step(step, part, view, now_ms, record_bytes_max, attempt)
     else:
+        if effects.rejects and not attempt.may_reject:
+            first = min(effects.rejects, key=lambda reject: reject.index)
+            what = f"rejected offset {batch.offsets[first.index]}: {first.said}"
+            raise StepFailedError(batch, what)
         yield batch, effects
 
 

@@ -15,7 +15,7 @@ from app.engine.epoch import TaskId
 from app.engine.filling import Filling
 from app.engine.pacing import turn_s
 from app.engine.spec import FailurePolicy
-from app.engine.steps import StepFailedError, run_step, sliced, trimmed
+from app.engine.steps import Attempt, StepFailedError, run_step, sliced, trimmed
 from app.engine.store import StoreError
 from app.engine.task import Task, TaskState
 from app.engine.transaction import CommitFailedError
@@ -88,28 +88,35 @@ class Work:
 
     async def _run(self, task: Task, batch: RecordBatch, delivery: Delivery) -> None:
         """Run the step; when it fails, do as the agent's failure policy says."""
-        policy = task.spec.on_failure
-        for wait_s in (*(RETRY_WAITS_S if policy is FailurePolicy.RETRY else ()), None):
-            isolate = wait_s is None and policy is not FailurePolicy.STOP
+        policy, first_failed_ms = task.spec.on_failure, None
+        stops = policy is FailurePolicy.STOP
+        waits_s = (*(RETRY_WAITS_S if policy is FailurePolicy.RETRY else ()), None)
+        for number, wait_s in enumerate(waits_s, 1):
+            last = wait_s is None
+            attempt = Attempt(number, first_failed_ms, last and not stops, not stops)
             try:
-                return self._run_once(task, batch, delivery, isolate)
+                return self._run_once(task, batch, delivery, attempt)
             except StepFailedError as exc:
+                if first_failed_ms is None:
+                    first_failed_ms = self._clock.now_ms()
                 if wait_s is None:
                     logger.exception("%s stops", task.id)
-                    return task.halt(str(exc))
+                    return task.halt(f"{exc}; mend the cause, then start the worker again")
                 logger.warning("%s; again in %.0f s", exc, wait_s)
                 await asyncio.sleep(wait_s)
                 if self._running(delivery) is not task:
                     return None
         return None
 
-    def _run_once(self, task: Task, batch: RecordBatch, delivery: Delivery, isolate: bool) -> None:
+    def _run_once(
+        self, task: Task, batch: RecordBatch, delivery: Delivery, attempt: Attempt
+    ) -> None:
         now_ms, began = self._clock.now_ms(), self._clock.monotonic()
         if task.dirty_since_ms == 0:
             task.dirty_since_ms = now_ms
         most = self._record_bytes_max
         try:
-            for part, effects in run_step(task.spec.step, batch, task, now_ms, most, isolate):
+            for part, effects in run_step(task.spec.step, batch, task, now_ms, most, attempt):
                 self._filling.apply(task, effects, now_ms, part)
                 self._owner.commits.work.set()
         except StepFailedError:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.engine import work as work_module
-from app.engine.batch import RecordBatch
-from app.engine.effects import Effects, Output, View
+from app.engine.batch import RecordBatch, header
+from app.engine.effects import Effects, Output, Reject, View
 from app.engine.pacing import SIZE_MAX, SIZE_MIN, SIZE_START, SLOW_S, BatchSize
 from app.engine.spec import FailurePolicy
 from app.engine.task import TaskState
@@ -34,6 +34,26 @@ def poison_step(records: RecordBatch, view: View, now_ms: int) -> Effects:
     if b"poison" in records.values:
         raise RuntimeError("indigestible")
     return count_step(records, view, now_ms)
+
+
+def strict_step(records: RecordBatch, view: View, now_ms: int) -> Effects:
+    """Rejects what is called garbage, raises on poison, counts the rest."""
+    if b"poison" in records.values:
+        raise RuntimeError("indigestible")
+    garbage = [i for i, value in enumerate(records.values) if value == b"garbage"]
+    effects = count_step(records, view, now_ms)
+    effects.updates["counts"].pop(b"garbage", None)
+    effects.applied -= len(garbage)
+    effects.rejects = [Reject(i, "is not JSON", "body") for i in reversed(garbage)]
+    return effects
+
+
+def told(output: Output, *names: str) -> list[int]:
+    """Headers that are numbers."""
+    return [int(header(output.headers, name) or b"-1") for name in names]
+
+
+ATTEMPTS = ("attempt_count", "first_failure_timestamp", "last_failure_timestamp")
 
 
 def huge_step(records: RecordBatch, view: View, now_ms: int) -> Effects:
@@ -70,6 +90,61 @@ async def test_a34_6_a_step_that_goes_on_failing_dead_letters_the_poison_only(
     assert (rig.committed(b"a"), rig.committed(b"b")) == (1, 1)
     assert [o.value for o in epoch.outputs] == [b"poison"]
     assert epoch.tasks[SOURCE].counts.rejected == 1
+    await rig.engine.close()
+
+
+async def test_a34_6_a_dead_letter_after_retries_tells_how_often_and_since_when_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_module, "RETRY_WAITS_S", (0.0, 0.0, 0.0))
+
+    def slow_step(records: RecordBatch, view: View, now_ms: int) -> Effects:
+        rig.clock.advance(1.0 if len(records) == 3 else 0.0)
+        return strict_step(records, view, now_ms)
+
+    rig = Rig(tmp_path, [counting_agent(step=slow_step, on_failure=FailurePolicy.RETRY)])
+    await rig.start()
+    began_ms = rig.clock.now_ms()
+    await rig.feed(batch([b"a", b"garbage", b"poison"]))
+    assert await rig.commit()
+    garbage, poison = rig.writer.epochs[0].outputs
+    assert (garbage.value, poison.value) == (b"garbage", b"poison")
+    last_ms = began_ms + 3_000
+    assert told(poison, *ATTEMPTS) == [4, began_ms + 1_000, last_ms]
+    assert told(garbage, *ATTEMPTS) == [1, last_ms, last_ms]
+    await rig.engine.close()
+
+
+async def test_a34_6_a_rejected_record_is_dead_lettered_at_once_whatever_is_retried(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path, [counting_agent(step=strict_step, on_failure=FailurePolicy.RETRY)])
+    await rig.start()
+    now_ms = rig.clock.now_ms()
+    await rig.feed(batch([b"a", b"garbage"]))
+    assert await rig.commit()
+    [garbage] = rig.writer.epochs[0].outputs
+    assert told(garbage, *ATTEMPTS) == [1, now_ms, now_ms]
+    assert rig.committed(b"a") == 1
+    await rig.engine.close()
+
+
+async def test_a34_6_stop_halts_on_a_rejected_record_before_its_batch(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, [counting_agent(step=strict_step, on_failure=FailurePolicy.STOP)])
+    await rig.start()
+    await rig.feed(batch([b"a"]))
+    await rig.feed(batch([b"b", b"garbage", b"c", b"garbage"], start=1))
+    task = rig.engine.tasks[SOURCE]
+    assert task.state is TaskState.HALTED
+    assert task.halted_by == (
+        "the step of source/0 rejected offset 2: body: is not JSON; "
+        "mend the cause, then start the worker again"
+    )
+    assert await rig.commit()
+    [epoch] = rig.writer.epochs
+    assert (epoch.tasks[SOURCE].position, epoch.outputs) == (1, [])
+    assert (rig.committed(b"a"), rig.committed(b"b")) == (1, None)
+    assert epoch.tasks[SOURCE].counts.rejected == 0
     await rig.engine.close()
 
 
