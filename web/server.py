@@ -82,6 +82,7 @@ def _view_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
     errors, sliding = specs.get(ERRORS_WINDOW), specs.get(TRENDS_WINDOW)
     routes: list[web.AbstractRouteDef] = [
         web.get(requests.PATH, counts.handle),
+        web.get(requests.REPORT_PATH, counts.report),
         web.get(monitoring.LATENCY_PATH, views.latencies),
         web.get(monitoring.ANOMALIES_PATH, views.anomalies),
         web.get(

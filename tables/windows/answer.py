@@ -64,6 +64,14 @@ def row_watermark_ms(lanes: tuple[str, ...], lane_marks: Mapping[str, LaneMark])
     return min(awake, default=None)
 
 
+def watermark_ms_of(
+    fed: Iterable[tuple[str, ...]], lane_marks: Mapping[str, LaneMark]
+) -> int | None:
+    """How far the lanes that ``fed`` rows have come at least; None: none of them is awake."""
+    ats = (row_watermark_ms(lanes, lane_marks) for lanes in fed)
+    return min((at for at in ats if at is not None), default=None)
+
+
 def window_state(spec: WindowSpec, start_ms: int, watermark_ms: int | None) -> State:
     """Open before the end, closed until end + grace, then final; final without a watermark.
 

@@ -25,7 +25,8 @@ Direction = Literal["up", "down", "flat"]
 class TrendWindow(msgspec.Struct, frozen=True, rename={"from_ms": "from", "to_ms": "to"}):
     """One window ``[from, to)``; latencies in ms, None when no event carried one.
 
-    ``complete``: every lane that feeds the series has come to its end plus grace.
+    ``complete``: every lane that fed it has come to its end. An event that comes later than
+    that, within the grace, is still added to it.
     """
 
     from_ms: int

@@ -58,6 +58,10 @@ class EntityRows(MemoryQueries):
     def staleness_ms(self, topic: str, partition: int) -> int:  # noqa: ARG002 - the port's signature
         return 7
 
+    def standbys(self, topic: str, partition: int) -> list[str]:
+        assert topic == "entity-events"
+        return super().standbys("window-partials", partition)
+
 
 @dataclass
 class Sink:

@@ -33,9 +33,9 @@ from tests.entities.serving import (
 )
 from tests.history.rows import archive, entity_event
 from web.entities import listing
+from web.entities.asked import PAGE_BYTES_MAX
 from web.entities.cache import Answer, AnswerCache
 from web.entities.listing import Listed, Page, merged
-from web.entities.reads import PAGE_BYTES_MAX
 from web.peers import FORWARDED
 from web.queries import scatter
 
@@ -89,7 +89,9 @@ async def test_a43_1_the_last_state_and_four_changes_from_any_worker(
                 "attributes": {"firmware": "v4"},
                 "partition": partition,
                 "worker": "w1",
+                "watermark_ms": None,
                 "staleness_ms": 7,
+                "partial": False,
             },
         )
         status, answer = await worker.get(f"{device(entity_id)}/history")
@@ -101,7 +103,9 @@ async def test_a43_1_the_last_state_and_four_changes_from_any_worker(
             "cursor": None,
             "partition": partition,
             "worker": "w1",
+            "watermark_ms": None,
             "staleness_ms": 7,
+            "partial": False,
         }
         assert [each["version"] for each in events] == [4, 3, 2, 1]
         assert events[3] == {
@@ -354,6 +358,7 @@ async def test_a_list_says_who_is_missing_and_how_old_it_is(
     _, whole = await two[0].get(f"{PATH}/device")
     assert (whole["partial"], whole["missing"], whole["staleness_ms"]) == (False, [], 7)
     assert (whole["worker"], len(whole["entities"])) == ("w1", 2)
+    assert (whole["partitions"], whole["watermark_ms"]) == ([0, 1, 2, 3], None)
     gone = world.owners.urls["w2"]
     await two[1].client.close()
     _, part = await two[0].get(f"{PATH}/device")
@@ -362,6 +367,64 @@ async def test_a_list_says_who_is_missing_and_how_old_it_is(
     world.owners.owners = {**world.owners.owners, partition_of(theirs): None}
     _, moving = await two[0].get(f"{PATH}/device")
     assert scatter.MOVING in moving["missing"]
+
+
+async def test_a_standby_answers_for_its_entity_when_asked_to(world: World) -> None:
+    entity_id = owned_by("w1", world.owners)
+    world.owners.standbys["w2"] = {world.feed(entity_id, *LIFE)}
+    async with (
+        serving(world, "w1") as first,
+        serving(world, "w2") as second,
+        serving(world, "w3") as third,
+    ):
+        here = world.owners.urls["w1"]
+        for path in (device(entity_id), f"{device(entity_id)}/history"):
+            stale = f"{path}?consistency=stale"
+            (_, owner), (_, active), (_, standby) = [
+                await worker.get(asked)
+                for worker, asked in ((first, path), (first, stale), (second, stale))
+            ]
+            assert active == owner | {"role": "active", "position": 42}
+            told = {"worker": "w2", "role": "standby", "position": 42, "staleness_ms": 250}
+            assert standby == owner | told
+            assert await third.get(stale) == (200, active)
+            world.owners.urls["w1"] = "http://127.0.0.1:9"
+            assert await third.get(stale) == (200, standby)
+            world.owners.urls["w1"] = here
+        assert (await second.get(f"{device('nobody')}?consistency=stale"))[0] == 404
+        assert (await second.get(f"{device(entity_id)}?consistency=any"))[0] == 400
+        world.feed(entity_id, body("deregister", 5))
+        status, gone = await second.get(f"{device(entity_id)}?consistency=stale")
+        assert (status, gone["role"], gone["staleness_ms"]) == (410, "standby", 250)
+
+
+async def test_a_range_of_a_history_bounds_when_its_events_were(
+    world: World, two: tuple[Worker, Worker]
+) -> None:
+    entity_id = owned_by("w2", world.owners)
+    times = [NOW - 3_000, NOW - 1_000, NOW - 2_000, NOW]  # the third came late
+    changes = [body("update", n, timestamp=at) for n, at in enumerate(times, start=1)]
+    world.feed(entity_id, *changes)
+    for worker in two:
+        for query, versions in (
+            (f"from={NOW - 2_000}&to={NOW}", [3, 2]),
+            (f"to={NOW - 1_000}", [3, 1]),
+            (f"from={NOW}", [4]),
+            (f"from={NOW + 1}", []),
+        ):
+            found = []
+            cursor = ""
+            while True:
+                path = f"{device(entity_id)}/history?limit=1&{query}{cursor}"
+                status, answer = await worker.get(path)
+                assert status == 200
+                found += [each["version"] for each in answer["events"]]
+                if answer["cursor"] is None:
+                    break
+                cursor = f"&cursor={answer['cursor']}"
+            assert found == versions, query
+        status, answer = await worker.get(f"{device(entity_id)}/history?from=2&to=1")
+        assert (status, answer["errors"][0]["field"]) == (400, "from")
 
 
 @pytest.mark.parametrize("restoring", ["w1", "w2"])

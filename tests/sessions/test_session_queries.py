@@ -22,10 +22,11 @@ from app.engine.partitioner import partition_for
 from app.engine.query import NotOwnedError, NotReadyError, Owner
 from tables.history.datasets import SESSIONS
 from tables.history.reader import History
+from tables.lanes import LANES_TABLE
 from tests.history.rows import archive as archived
 from tests.history.rows import session
 from tests.sessions.sessions_driver import HOUR, MINUTE, TEN, Rig, at, event, users
-from tests.web.fakes import NO_HISTORY, Cluster, MemoryQueries, cluster_of
+from tests.web.fakes import NO_HISTORY, Cluster, MemoryQueries, MemoryReplica, cluster_of
 from web.peers import FORWARDED, Peers
 from web.problem import problems
 from web.queries.archive import Archive
@@ -54,8 +55,25 @@ class SessionRows(MemoryQueries):
             raise NotReadyError(f"{topic}/{partition} is being restored")
         return CommittedRows(self._driver.tasks[TaskId(topic, partition)].table(name))
 
-    def staleness_ms(self, topic: str, partition: int) -> int:  # noqa: ARG002 - the port's signature
+    def staleness_ms(self, topic: str, partition: int) -> int:
+        self.table(topic, partition, LANES_TABLE)
         return 7
+
+    def replica(self, topic: str, partition: int) -> Any:
+        driver = self._driver
+
+        class Rows(MemoryReplica):
+            def table(self, name: str) -> Any:
+                return CommittedRows(driver.tasks[TaskId(topic, partition)].table(name))
+
+        if partition in self._cluster.standbys.get(self._worker, ()):
+            return Rows(self._cluster, partition, "standby", staleness_ms=250)
+        self.table(topic, partition, LANES_TABLE)
+        return Rows(self._cluster, partition, "active", staleness_ms=7)
+
+    def standbys(self, topic: str, partition: int) -> list[str]:
+        assert topic == "session-partials"
+        return super().standbys("window-partials", partition)
 
 
 @dataclass
@@ -127,6 +145,7 @@ async def test_any_worker_answers_for_any_user_as_documented():
             "partition": partition_for(user.encode(), PARTITIONS),
             "worker": "w1",
             "staleness_ms": 7,
+            "partial": False,
         }
         said = next(s for s in rig.closed() if s["type"] == "users")
         assert closed == {
@@ -362,6 +381,47 @@ async def test_a_forwarded_question_is_not_passed_on_again():
         await first.json(f"{PATH}/{user}", 503, **{FORWARDED: "w3"})
         mine = await first.json(f"{PATH}/analytics", **{FORWARDED: "w3"})
         assert (mine["open"], mine["partial"]) == (0, False)
+
+
+async def test_a_standby_answers_for_its_user_when_asked_to():
+    rig, cluster = rig_of(), cluster_of("w1", "w2", "w3")
+    user = owned_by("w1", cluster)
+    partition = partition_for(user.encode(), PARTITIONS)
+    cluster.standbys["w2"] = {partition}
+    rig.at("10:00", user=user)
+    async with (
+        serving(rig, cluster, "w1") as first,
+        serving(rig, cluster, "w2") as second,
+        serving(rig, cluster, "w3") as third,
+    ):
+        here = cluster.urls["w1"]
+        for path in (f"{PATH}/{user}", f"{PATH}/active/{user}", f"{PATH}/{user}?from=-30d"):
+            stale = f"{path}{'&' if '?' in path else '?'}consistency=stale"
+            owner = await first.json(path)
+            active, standby = await first.json(stale), await second.json(stale)
+            assert active == owner | {"role": "active", "position": 42}
+            told = {"worker": "w2", "role": "standby", "position": 42, "staleness_ms": 250}
+            assert standby == owner | told
+            assert await third.json(stale) == active
+            cluster.urls["w1"] = "http://127.0.0.1:9"
+            assert await third.json(stale) == standby
+            await third.json(path, 504)
+            cluster.urls["w1"] = here
+        await second.json(f"{PATH}/nobody?consistency=stale", 404)
+        answer = await second.json(f"{PATH}/{user}?consistency=any", 400)
+        assert answer["errors"][0]["field"] == "consistency"
+
+
+async def test_sums_carry_the_partitions_they_hold_and_the_least_watermark():
+    rig, cluster = rig_of(), cluster_of("w1", "w2")
+    rig.at("10:00", user="anna")
+    rig.time("10:00")
+    async with two(rig, cluster) as workers:
+        for name, worker in zip(("w1", "w2"), workers, strict=True):
+            answer = await worker.json(f"{PATH}/analytics")
+            told = {key: answer[key] for key in ("partitions", "worker", "watermark_ms")}
+            assert told == {"partitions": [0, 1, 2, 3], "worker": name, "watermark_ms": at("10:00")}
+            assert (answer["staleness_ms"], answer["partial"]) == (7, False)
 
 
 async def test_a_worker_without_sessions_says_so():

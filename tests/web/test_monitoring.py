@@ -6,7 +6,7 @@ import pytest
 
 from tables.windows.stats import WindowStats
 from tests.web.fakes import ERRORS, MINUTE, NOW, cluster_of, running_worker, stats_of
-from web.queries.monitoring import error_rate
+from web.queries.views import error_rate
 
 
 def with_codes(**counts: int) -> WindowStats:

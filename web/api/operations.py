@@ -6,16 +6,11 @@ from typing import Final
 
 from tables.windows.answer import STATES
 from web.api.document import TEXT, Operation, Param
-from web.api.params import CURSOR, FROM, LIMIT, TO
+from web.api.params import CONSISTENCY, CURSOR, FROM, LIMIT, TO
 from web.entities.operations import ENTITY_OPERATIONS
 from web.queries.session_operations import SESSION_OPERATIONS
 from web.queries.trends import Trend, TrendHistory
 
-CONSISTENCY: Final = Param(
-    "consistency",
-    "stale: a standby may answer, and says how old its rows are",
-    {"type": "string", "enum": ["owner", "stale"], "default": "owner"},
-)
 ENDPOINT: Final = Param("endpoint", "This endpoint alone")
 KEYED: Final = (200, 400, 404, 503, 504)
 

@@ -19,3 +19,8 @@ LIMIT: Final = Param(
     {"type": "integer", "minimum": 1, "maximum": KEYS_MAX, "default": KEYS_DEFAULT},
 )
 CURSOR: Final = Param("cursor", "Cursor of the page before")
+CONSISTENCY: Final = Param(
+    "consistency",
+    "stale: a standby may answer, and says how old its rows are",
+    {"type": "string", "enum": ["owner", "stale"], "default": "owner"},
+)

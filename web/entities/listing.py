@@ -16,15 +16,16 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp import web
 
-from app.engine.query import NotOwnedError, NotReadyError, Queries
+from app.engine.query import Queries
 from tables.entities.spec import EntitySpec, EntitySpecs
 from tables.entities.state import ENTITIES_TABLE, EntityState
+from web.entities.asked import PAGE_BYTES_MAX, PATH, SLICE, known_type
 from web.entities.gateway import TOPIC
-from web.entities.reads import PAGE_BYTES_MAX, PATH, SLICE, known_type
 from web.peers import Peers
 from web.problem import json_response
 from web.queries.params import encode_cursor, parse_cursor, parse_limit
 from web.queries.scatter import gather, is_forwarded, local_partitions
+from web.queries.whence import Held, Spread, Spreading, leaving
 
 ROWS_READ_MAX: Final = 5_000
 """Rows looked at in one partition for one page, tombstones among them."""
@@ -48,17 +49,17 @@ class Page:
 
     rows: Sequence[Listed]
     through: str | None
-    staleness_ms: int = 0
-    missing: Sequence[str] = ()
 
 
-class _Answer(msgspec.Struct, frozen=True):
-    """What is read of another worker's list."""
+class EntityList(Spread, frozen=True, kw_only=True):
+    """Live entities of a type in order of their ids; ``cursor`` null: there are no more.
 
-    entities: list[Listed]
+    There is no watermark: entities go by versions, not by event time.
+    """
+
+    type: str
+    entities: Sequence[Listed]
     cursor: str | None
-    staleness_ms: int
-    missing: list[str]
 
 
 def _order(entity_id: str) -> bytes:
@@ -87,7 +88,7 @@ def merged(pages: Iterable[Page], limit: int) -> Page:
             end = found[-1].id
             break
         found.append(row)
-    return Page(found, end, max((page.staleness_ms for page in pages), default=0))
+    return Page(found, end)
 
 
 class EntityLists:
@@ -106,63 +107,60 @@ class EntityLists:
         spec = known_type(self._specs, request)
         limit, after = parse_limit(request.query), parse_cursor(request.query)
         forwarded = is_forwarded(request, self._queries)
-        missing: list[str] = []
-        pages = [await self._local(spec, limit, after, missing)]
+        spread = Spreading(self._queries.worker)
+        pages = [await self._local(spec, limit, after, spread)]
         if not forwarded:
             cursor = {} if after is None else {"cursor": encode_cursor(after)}
             query = urlencode({"limit": str(limit)} | cursor)
             path = f"{PATH}/{spec.type}?{query}"
-            others = await gather(self._queries, self._peers, path, _page_of, TOPIC)
-            missing += others.missing
-            missing += (name for page in others.answers for name in page.missing)
-            pages += others.answers
+            others = await gather(self._queries, self._peers, path, _list_of, TOPIC)
+            spread.miss(others.missing)
+            for told, page in others.answers:
+                spread.add(told)
+                pages.append(page)
         page = merged(pages, limit)
-        missing = sorted({*missing})
         return json_response(
-            {
-                "type": spec.type,
-                "entities": page.rows,
-                "cursor": None if page.through is None else encode_cursor(page.through),
-                "partial": bool(missing),
-                "missing": missing,
-                "worker": self._queries.worker,
-                "staleness_ms": page.staleness_ms,
-            }
+            EntityList(
+                type=spec.type,
+                entities=page.rows,
+                cursor=None if page.through is None else encode_cursor(page.through),
+                **spread.figures(),
+            )
         )
 
     async def _local(
-        self, spec: EntitySpec, limit: int, after: str | None, missing: list[str]
+        self, spec: EntitySpec, limit: int, after: str | None, spread: Spreading
     ) -> Page:
         """This worker's partitions; one that moves or is being restored is missing."""
         page = Page((), None)
         for partition in local_partitions(self._queries, TOPIC):
-            try:
-                page = merged([page, await self._scan(spec, partition, limit, after)], limit)
-            except (NotReadyError, NotOwnedError):
-                missing.append(self._queries.worker)
+            with leaving(spread):
+                held = Held(self._queries, TOPIC, partition)
+                page = merged([page, await self._scan(held, spec, partition, limit, after)], limit)
+                spread.hold(held.figures(None))
         return page
 
-    async def _scan(self, spec: EntitySpec, partition: int, limit: int, after: str | None) -> Page:
+    async def _scan(
+        self, held: Held, spec: EntitySpec, partition: int, limit: int, after: str | None
+    ) -> Page:
         prefix, past = f"{spec.type}:".encode(), f"{spec.type};".encode()
         lo = prefix if after is None else prefix + after.encode() + b"\0"
-        staleness_ms = self._queries.staleness_ms(TOPIC, partition)
         found: list[Listed] = []
         size = 0
         for _ in range(ROWS_READ_MAX // SLICE):
-            table = self._queries.table(TOPIC, partition, ENTITIES_TABLE)
-            rows = list(table.range(lo, past, limit=SLICE))
+            rows = list(held.table(ENTITIES_TABLE).range(lo, past, limit=SLICE))
             for key, state in rows:
                 entity_id = key[len(prefix) :].decode()
                 if not state.deregistered:
                     found.append(self._listed(entity_id, state, partition))
                     size += len(state.attributes)
                 if len(found) == limit or size > PAGE_BYTES_MAX:
-                    return Page(found, entity_id, staleness_ms)
+                    return Page(found, entity_id)
                 lo = key + b"\0"
             if len(rows) < SLICE:
-                return Page(found, None, staleness_ms)
+                return Page(found, None)
             await asyncio.sleep(0)
-        return Page(found, lo[len(prefix) : -1].decode(), staleness_ms)
+        return Page(found, lo[len(prefix) : -1].decode())
 
     def _listed(self, entity_id: str, state: EntityState, partition: int) -> Listed:
         return Listed(
@@ -176,7 +174,7 @@ class EntityLists:
         )
 
 
-def _page_of(body: bytes) -> Page:
-    answer = msgspec.json.decode(body, type=_Answer)
+def _list_of(body: bytes) -> tuple[Spread, Page]:
+    answer = msgspec.json.decode(body, type=EntityList)
     through = parse_cursor({} if answer.cursor is None else {"cursor": answer.cursor})
-    return Page(answer.entities, through, answer.staleness_ms, answer.missing)
+    return answer, Page(answer.entities, through)

@@ -6,9 +6,12 @@ from typing import Final
 
 from tables.entities.event import OPS, VERSION_MAX
 from web.api.document import Operation, Param
-from web.api.params import CURSOR, LIMIT
+from web.api.params import CONSISTENCY, CURSOR, FROM, LIMIT, TO
+from web.entities.asked import PATH
 from web.entities.comparing import Report
-from web.entities.reads import PATH
+from web.entities.histories import EntityEvents
+from web.entities.listing import EntityList
+from web.entities.reads import EntityAnswer
 from web.entities.rebuild import PATH as REBUILD
 
 _TYPE: Final = Param("type", "Entity type of config/entities.yaml", where="path")
@@ -46,17 +49,21 @@ ENTITY_OPERATIONS: Final = (
         "get",
         f"{PATH}/{{type}}/{{id}}",
         "Entities",
-        "The latest state; 410 once deregistered. At most a second old.",
-        (_TYPE, _ID),
-        (200, 404, 410, 503, 504),
+        "The latest state; 410 once deregistered. At most a second old, or as old as it says "
+        "where a standby may answer.",
+        (_TYPE, _ID, CONSISTENCY),
+        (200, 400, 404, 410, 503, 504),
+        EntityAnswer,
     ),
     Operation(
         "get",
         f"{PATH}/{{type}}/{{id}}/history",
         "Entities",
-        "The newest events of an entity, newest first.",
-        (_TYPE, _ID, LIMIT, CURSOR, Param("from", "Add archived events back to this moment")),
+        "The newest events of an entity, newest first. With from, those that only the archive "
+        "has as well.",
+        (_TYPE, _ID, FROM, TO, LIMIT, CURSOR, CONSISTENCY),
         (200, 400, 404, 503, 504),
+        EntityEvents,
     ),
     Operation(
         "get",
@@ -65,6 +72,7 @@ ENTITY_OPERATIONS: Final = (
         "Live entities in order of their ids, over all workers. Only a null cursor is the end.",
         (_TYPE, LIMIT, CURSOR),
         (200, 400, 404, 503),
+        EntityList,
     ),
     Operation(
         "post",

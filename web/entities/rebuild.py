@@ -30,9 +30,9 @@ from app.engine.query import NotOwnedError, NotReadyError, Queries
 from tables.entities.snapshot import digest
 from tables.entities.state import ENTITIES_TABLE, state_value
 from web.admin import require_admin
+from web.entities.asked import PATH as ENTITIES_PATH
 from web.entities.comparing import Latest, Look, Report, compare
 from web.entities.gateway import TOPIC
-from web.entities.reads import PATH as ENTITIES_PATH
 from web.entities.statetopic import KEYS_MAX, StateTopicError
 from web.peers import PeerError, Peers
 from web.problem import Kind, ProblemError, json_response

@@ -11,10 +11,12 @@ from app.engine.clock import Clock
 from app.engine.query import Queries
 from app.settings import Settings
 from tables.entities.spec import EntitySpecs
+from web.entities.asked import PATH
 from web.entities.cache import AnswerCache
 from web.entities.gateway import EntityGateway, RecordSink
+from web.entities.histories import EntityHistories
 from web.entities.listing import EntityLists
-from web.entities.reads import PATH, EntityReads
+from web.entities.reads import EntityReads
 from web.entities.rebuild import PATH as REBUILD
 from web.entities.rebuild import ROWS_PATH, Rebuilds, TopicReader
 from web.peers import Peers
@@ -45,7 +47,10 @@ class EntityRoom:
             self.registry,
             cache,
         )
-        reads = EntityReads(self.queries, peers, self.specs, cache, self.archive, self.clock.now_ms)
+        reads = EntityReads(self.queries, peers, self.specs, cache)
+        histories = EntityHistories(
+            self.queries, peers, self.specs, self.archive, self.clock.now_ms
+        )
         lists = EntityLists(self.queries, peers, self.specs)
         rebuilds = Rebuilds(
             self.queries, peers, self.topic, self.settings.admin_token, self.clock.now_ms
@@ -58,7 +63,7 @@ class EntityRoom:
                 web.get(f"{ROWS_PATH}/{{partition:[0-9]{{1,6}}}}", rebuilds.rows),
                 web.get(f"{PATH}/{{type}}", lists.page),
                 web.get(f"{PATH}/{{type}}/{{id}}", reads.one),
-                web.get(f"{PATH}/{{type}}/{{id}}/history", reads.history),
+                web.get(f"{PATH}/{{type}}/{{id}}/history", histories.page),
                 # An id that is missing is answered as one that is wrong: 400, by name.
                 web.post(f"{PATH}/{{type}}", gateway.handle),
                 web.post(f"{PATH}/{{type}}/{{id:[^/]*}}", gateway.handle),

@@ -7,25 +7,22 @@ workers never overlap. Workers that did not answer are named (``partial``, ``mis
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from heapq import nlargest
-from typing import Any, Final, Literal
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import web
 
-from app.engine.query import CommittedTable, NotOwnedError, NotReadyError, Queries
-from tables.histogram import quantiles
-from tables.lanes import LaneTimes
-from tables.windows.anomaly import BASELINE_MAX, judge
+from app.engine.query import NotOwnedError, NotReadyError, Queries
+from tables.lanes import LANES_TABLE, LaneTimes
+from tables.windows.anomaly import BASELINE_MAX
 from tables.windows.compose import Pane, merged
-from tables.windows.figures import codes_of
-from tables.windows.stats import WindowStats
 from tables.windows.trends import hop_before
 from tables.windows.window import WindowSpec
 from web.peers import Peers
 from web.problem import json_response
-from web.queries.panes import times_of
 from web.queries.requests import ENDPOINTS_MAX, KEYS_READ_MAX, RANGE_MS
 from web.queries.rows import in_slices, keys_after, newest_rows
 from web.queries.scatter import (
@@ -36,61 +33,58 @@ from web.queries.scatter import (
     restoring,
 )
 from web.queries.times import TimeRange
+from web.queries.views import (
+    JUDGED,
+    Anomaly,
+    ErrorRate,
+    Latency,
+    anomalies_of,
+    error_rate,
+    latency_of,
+)
+from web.queries.whence import Held, Spread, Spreading, times_of, watermark_of
 
 ERRORS_PATH: Final = "/metrics/errors"
 LATENCY_PATH: Final = "/metrics/latency"
 ANOMALIES_PATH: Final = "/metrics/anomalies"
 
-Metric = Literal["count", "avg_latency"]
-
-JUDGED: Final = 5
-"""Closed windows of each endpoint that are judged, each by those before it."""
+F = TypeVar("F")
 
 
-class ErrorRate(msgspec.Struct, frozen=True):
-    """Share of an endpoint's requests that failed: client errors, server errors, by code."""
+class Found(Spread, Generic[F], frozen=True, kw_only=True):
+    """What was ``found`` in windows of ``window`` that start in ``[from, to)``, epoch ms.
 
-    endpoint: str
-    count: int
-    errorRate: float  # noqa: N815 - the name in the answer
-    rate4xx: float
-    rate5xx: float
-    codes: dict[str, int]
+    The first thousand; ``truncated``: there is more, or more keys than one answer looks at.
+    """
 
-
-class Latency(msgspec.Struct, frozen=True):
-    """Quantiles of an endpoint's latency in ms, over ``count`` requests that carried one."""
-
-    endpoint: str
-    count: int
-    p50: float
-    p95: float
-    p99: float
-    max: float
-
-
-class Anomaly(msgspec.Struct, frozen=True):
-    """A closed window unlike those before it; ``score`` in deviations from their mean."""
-
-    endpoint: str
-    start: int
-    end: int
-    metric: Metric
-    value: float
-    mean: float
-    deviation: float
-    score: float
-
-
-class _Found(msgspec.Struct, frozen=True):
-    """What is read of another worker's answer."""
-
-    found: list[dict[str, Any]]
+    window: str
+    from_ms: int = msgspec.field(name="from")
+    to_ms: int = msgspec.field(name="to")
+    found: Sequence[F]
     truncated: bool
 
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 Judge = Callable[[str, Sequence[Pane], LaneTimes], Sequence[msgspec.Struct]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Which windows are looked at (``only``: of this endpoint alone), and what is made of them."""
+
+    spec: WindowSpec
+    wanted: TimeRange
+    only: str | None
+    judge_key: Judge
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was found so far."""
+
+    spread: Spreading
+    found: list[Any] = field(default_factory=list)
+    truncated: bool = False
 
 
 class Monitoring:
@@ -156,130 +150,71 @@ class Monitoring:
     ) -> web.Response:
         only = request.query.get("endpoint")
         forwarded = is_forwarded(request, self._queries)
-        found: list[Any] = []
-        truncated, missing = False, []
+        seen = _Seen(Spreading(self._queries.worker))
         for partition in local_partitions(self._queries):
             try:
-                times = times_of(self._queries, partition, self._requests.topic)
-                async for key, panes in self._keys(spec, partition, wanted, only):
-                    found += judge_key(key, panes, times)
+                held = Held(self._queries, PARTIALS_TOPIC, partition)
+                await self._look(held, _Look(spec, wanted, only, judge_key), seen)
             except NotReadyError as exc:
                 raise restoring(exc) from exc
             except NotOwnedError:
-                missing.append(self._queries.worker)
-            except _TooManyKeysError:
-                truncated = True
+                seen.spread.miss_here()
         if not forwarded:
             query = "" if only is None else "?" + urlencode({"endpoint": only})
             others = await gather(self._queries, self._peers, path + query, _found_of)
-            missing += others.missing
-            found += [each for answer in others.answers for each in answer.found]
-            truncated |= any(answer.truncated for answer in others.answers)
-        busiest = nlargest(ENDPOINTS_MAX, map(msgspec.to_builtins, found), key=_weight)
+            seen.spread.miss(others.missing)
+            for other in others.answers:
+                seen.spread.add(other)
+                seen.found += other.found
+                seen.truncated |= other.truncated
+        busiest = nlargest(ENDPOINTS_MAX, map(msgspec.to_builtins, seen.found), key=_weight)
         return json_response(
-            {
-                "window": spec.name,
-                **{name: int(at) for name, at in wanted.query().items()},
-                "found": busiest,
-                "truncated": truncated or len(found) > ENDPOINTS_MAX,
-                "partial": bool(missing),
-                "missing": missing,
-                "worker": self._queries.worker,
-            }
+            Found(
+                window=spec.name,
+                from_ms=wanted.from_ms or 0,
+                to_ms=wanted.to_ms or 0,
+                found=busiest,
+                truncated=seen.truncated or len(seen.found) > ENDPOINTS_MAX,
+                **seen.spread.figures(),
+            )
         )
 
-    async def _keys(
-        self, spec: WindowSpec, partition: int, wanted: TimeRange, only: str | None
-    ) -> AsyncIterator[tuple[str, Sequence[Pane]]]:
-        def table() -> CommittedTable:
-            return self._queries.table(PARTIALS_TOPIC, partition, spec.name)
+    async def _look(self, held: Held, look: _Look, seen: _Seen) -> None:
+        """Add what a partition of this worker has."""
+        sources = len(self._queries.owners(look.spec.topic))
+        times = times_of(held.table(LANES_TABLE), sources)
+        fed: set[tuple[str, ...]] = set()
+        try:
+            async for key, panes in _keys(held, look):
+                fed.update(stats.lanes for _, stats in panes)
+                seen.found += look.judge_key(key, panes, times)
+        except _TooManyKeysError:
+            seen.truncated = True
+        seen.spread.hold(held.figures(watermark_of(times, fed)))
 
-        span_ms = (wanted.to_ms or 0) - (wanted.from_ms or 0)
-        panes_max = span_ms // spec.advance_ms + 2
-        keys = keys_after(table, None, wanted.from_ms or 0) if only is None else iter([only])
-        read = 0
-        async for key in in_slices(keys):
-            if read == KEYS_READ_MAX:
-                raise _TooManyKeysError
-            read += 1
-            panes = newest_rows(table(), key, wanted, panes_max)
-            if panes:
-                yield key, panes
+
+async def _keys(held: Held, look: _Look) -> AsyncIterator[tuple[str, Sequence[Pane]]]:
+    table = held.opener(look.spec.name)
+    from_ms, to_ms = look.wanted.from_ms or 0, look.wanted.to_ms or 0
+    panes_max = (to_ms - from_ms) // look.spec.advance_ms + 2
+    keys = keys_after(table, None, from_ms) if look.only is None else iter([look.only])
+    read = 0
+    async for key in in_slices(keys):
+        if read == KEYS_READ_MAX:
+            raise _TooManyKeysError
+        read += 1
+        panes = newest_rows(table(), key, look.wanted, panes_max)
+        if panes:
+            yield key, panes
 
 
 class _TooManyKeysError(Exception):
     """A partition has more keys than one answer looks at."""
 
 
-def error_rate(endpoint: str, stats: WindowStats) -> ErrorRate:
-    """Shares of a state that counted codes; it has events."""
-    client = sum(count for code, count in stats.codes.items() if 400 <= code < 500)
-    server = sum(count for code, count in stats.codes.items() if code >= 500)
-    return ErrorRate(
-        endpoint,
-        stats.count,
-        (client + server) / stats.count,
-        client / stats.count,
-        server / stats.count,
-        codes_of(stats),
-    )
-
-
-def latency_of(endpoint: str, stats: WindowStats) -> Latency:
-    """Quantiles of a state that has values."""
-    low, high = stats.min or 0, stats.max or 0
-    p50, p95, p99 = quantiles(stats.hist, (0.5, 0.95, 0.99), low, high)
-    return Latency(endpoint, stats.n, p50 / 1000, p95 / 1000, p99 / 1000, high / 1000)
-
-
-def anomalies_of(
-    spec: WindowSpec, endpoint: str, panes: Sequence[Pane], times: LaneTimes
-) -> list[Anomaly]:
-    """The last :data:`JUDGED` closed windows of a tumbling window that are flagged."""
-    closed = [
-        (start, stats)
-        for start, stats in panes
-        if stats.count and times.of_row(stats.lanes) >= start + spec.size_ms + spec.grace_ms
-    ]
-    found = []
-    for metric, of in _METRICS:
-        values = [of(stats) for _, stats in closed]
-        for place in range(max(0, len(closed) - JUDGED), len(closed)):
-            judged = judge(values[:place], values[place])
-            if judged is not None and judged.flagged:
-                start = closed[place][0]
-                found.append(
-                    Anomaly(
-                        endpoint,
-                        start,
-                        start + spec.size_ms,
-                        metric,
-                        judged.value,
-                        judged.mean,
-                        judged.deviation,
-                        judged.score,
-                    )
-                )
-    return found
-
-
-def _count(stats: WindowStats) -> float:
-    return float(stats.count)
-
-
-def _average_ms(stats: WindowStats) -> float:
-    return stats.sum / stats.n / 1000 if stats.n else 0.0
-
-
-_METRICS: Final[tuple[tuple[Metric, Callable[[WindowStats], float]], ...]] = (
-    ("count", _count),
-    ("avg_latency", _average_ms),
-)
-
-
 def _weight(found: Mapping[str, Any]) -> tuple[float, str]:
     return (abs(found.get("score", found.get("count", 0))), found["endpoint"])
 
 
-def _found_of(body: bytes) -> _Found:
-    return msgspec.json.decode(body, type=_Found)
+def _found_of(body: bytes) -> Found[dict[str, Any]]:
+    return msgspec.json.decode(body, type=Found[dict[str, Any]])

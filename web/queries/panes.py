@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from app.engine.chunks import LaneMark
-from app.engine.query import CommittedTable, Queries
-from tables.lanes import EVERY, LANES_TABLE, MARKS_MAX, LaneTimes
+from app.engine.query import CommittedTable
+from tables.lanes import EVERY, MARKS_MAX
 from tables.windows.compose import Pane, rolled
 from tables.windows.finals import Written, finals_of_key
 from tables.windows.keys import START_MAX, pane_start_ms, period_of
@@ -21,7 +21,6 @@ from web.queries.rows import (
     newest_rows_sliced,
     newest_stored_sliced,
 )
-from web.queries.scatter import PARTIALS_TOPIC
 from web.queries.times import TimeRange
 
 
@@ -71,16 +70,6 @@ def what_was_written(
         rows = table.range(lo, hi, limit=WINDOWS_MAX + spec.panes)
         found |= {pane_start_ms(raw): written for raw, written in rows}
     return found
-
-
-def times_of(queries: Queries, partition: int, source_topic: str) -> LaneTimes:
-    """Times of the lanes that feed a partition of the windows, as they are committed.
-
-    Raises :class:`app.engine.query.NotReadyError` and ``NotOwnedError``.
-    """
-    table = queries.table(PARTIALS_TOPIC, partition, LANES_TABLE)
-    marks = {key.decode(): mark for key, mark in table.range(b"", None, limit=MARKS_MAX)}
-    return LaneTimes.of(marks, len(queries.owners(source_topic)))
 
 
 def lane_marks(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from web.api.document import Operation, Param
-from web.api.params import CURSOR, FROM, LIMIT, TO
+from web.api.params import CONSISTENCY, CURSOR, FROM, LIMIT, TO
 from web.queries.session_sums import PATH, SumsAnswer
 from web.queries.sessions import UserAnswer
 
@@ -18,7 +18,7 @@ SESSION_OPERATIONS: Final = (
         f"{PATH}/active/{{userId}}",
         "Sessions",
         "Open sessions of a user that were fed lately. Answered by the worker that owns the user.",
-        (_USER, _TYPE),
+        (_USER, _TYPE, CONSISTENCY),
         (200, 400, 404, 503, 504),
         UserAnswer,
     ),
@@ -27,7 +27,7 @@ SESSION_OPERATIONS: Final = (
         f"{PATH}/{{userId}}",
         "Sessions",
         "Sessions of a user that began in the range, open and closed, oldest first.",
-        (_USER, _TYPE, FROM, TO, LIMIT, CURSOR),
+        (_USER, _TYPE, FROM, TO, LIMIT, CURSOR, CONSISTENCY),
         (200, 400, 404, 503, 504),
         UserAnswer,
     ),

@@ -9,7 +9,8 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from app.engine.query import NotOwnedError, NotReadyError, Queries
+from app.engine.query import Queries
+from tables.lanes import EVERY, LANES_TABLE
 from tables.sessions.answer import Bucket, bucket_answer, sums_of
 from tables.sessions.spec import SessionSpec
 from tables.sessions.stats import (
@@ -21,10 +22,12 @@ from tables.sessions.stats import (
     merge_stats,
     open_key,
 )
+from tables.sessions.times import SOURCE_TOPIC
 from web.peers import Peers
 from web.problem import Kind, ProblemError, json_response
 from web.queries.scatter import gather, is_forwarded, local_partitions
 from web.queries.times import TimeRange, parse_time_range, refusal
+from web.queries.whence import Held, Spread, Spreading, leaving, times_of, watermark_of
 
 PATH: Final = "/api/v1/sessions"
 SESSIONS_TOPIC: Final = "session-partials"
@@ -35,11 +38,11 @@ FUTURE_MS: Final = 300_000
 """Events may be so far ahead: sums without an end include them."""
 
 
-class SumsAnswer(msgspec.Struct, frozen=True):
+class SumsAnswer(Spread, frozen=True, kw_only=True):
     """Sums of closed sessions by hour of their start, and how many sessions are open.
 
     ``from`` and ``to`` (epoch ms) are whole hours. ``steps`` name what ``reached`` counts.
-    Without the partitions of the workers in ``missing``.
+    ``watermark_ms`` is that of every lane there is.
     """
 
     type: str
@@ -50,20 +53,15 @@ class SumsAnswer(msgspec.Struct, frozen=True):
     open: int
     buckets: tuple[Bucket, ...]
     total: Bucket
-    worker: str
-    staleness_ms: int
-    partial: bool
-    missing: tuple[str, ...]
 
 
 class _Sums:
     """What was found so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: str) -> None:
         self.open = 0
-        self.staleness_ms = 0
         self.hours: dict[int, SessionStats] = {}
-        self.missing: set[str] = set()
+        self.spread = Spreading(worker)
 
     def add(self, hour: int, stats: SessionStats) -> None:
         """Sums of an hour."""
@@ -73,8 +71,7 @@ class _Sums:
     def add_answer(self, answer: SumsAnswer) -> None:
         """Sums of another worker."""
         self.open += answer.open
-        self.staleness_ms = max(self.staleness_ms, answer.staleness_ms)
-        self.missing.update(answer.missing)
+        self.spread.add(answer)
         for hour, stats in sums_of(answer.buckets).items():
             self.add(hour, stats)
 
@@ -114,12 +111,12 @@ class SessionSums:
         spec = spec_of(self._specs, request.query)
         first, last = _hours(parse_time_range(request.query, now_ms), now_ms)
         forwarded = is_forwarded(request, self._queries)
-        sums = _Sums()
+        sums = _Sums(self._queries.worker)
         await self._read(spec, first, last, sums)
         if not forwarded:
             path = f"{PATH}/analytics?type={spec.name}&from={first}&to={last}"
             others = await gather(self._queries, self._peers, path, _decode, topic=SESSIONS_TOPIC)
-            sums.missing.update(others.missing)
+            sums.spread.miss(others.missing)
             for each in others.answers:
                 sums.add_answer(each)
         return json_response(self._answer(spec, first, last, sums))
@@ -128,17 +125,18 @@ class SessionSums:
         """Sums of this worker's partitions; one that moves or is being restored is missing."""
         queries, kind = self._queries, spec.fingerprint
         lo, hi = hour_key(kind, first), hour_key(kind, last)
+        sources = len(queries.owners(SOURCE_TOPIC))
         for partition in local_partitions(queries, SESSIONS_TOPIC):
-            try:
-                table = queries.table(SESSIONS_TOPIC, partition, STATS_TABLE)
-                held: SessionStats | None = table.get(open_key(kind))
-                sums.open += 0 if held is None else held.sessions
-                for key, stats in table.range(lo, hi, limit=HOURS_MAX + 2):
+            with leaving(sums.spread):
+                held = Held(queries, SESSIONS_TOPIC, partition)
+                table = held.table(STATS_TABLE)
+                opened: SessionStats | None = table.get(open_key(kind))
+                rows = list(table.range(lo, hi, limit=HOURS_MAX + 2))
+                times = times_of(held.table(LANES_TABLE), sources)
+                sums.open += 0 if opened is None else opened.sessions
+                for key, stats in rows:
                     sums.add(hour_of(key) or 0, stats)
-                age_ms = queries.staleness_ms(SESSIONS_TOPIC, partition)
-                sums.staleness_ms = max(sums.staleness_ms, age_ms)
-            except (NotReadyError, NotOwnedError):
-                sums.missing.add(queries.worker)
+                sums.spread.hold(held.figures(watermark_of(times, [EVERY])))
             await asyncio.sleep(0)
 
     def _answer(self, spec: SessionSpec, first: int, last: int, sums: _Sums) -> SumsAnswer:
@@ -155,10 +153,7 @@ class SessionSums:
             open=sums.open,
             buckets=tuple(bucket_answer(spec, hour, stats) for hour, stats in listed),
             total=bucket_answer(spec, first, total),
-            worker=self._queries.worker,
-            staleness_ms=sums.staleness_ms,
-            partial=bool(sums.missing),
-            missing=tuple(sorted(sums.missing)),
+            **sums.spread.figures(),
         )
 
 

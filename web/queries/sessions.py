@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlencode
 
-import msgspec
 from aiohttp import web
 
 from app.engine.lanes import NO_WATERMARK
-from app.engine.query import NotOwnedError, NotReadyError, Queries
+from app.engine.query import Queries
 from app.models.rules import KEY_MAX
 from tables.lanes import EVERY, LANES_TABLE
 from tables.sessions.answer import (
@@ -25,13 +24,15 @@ from tables.sessions.rows import UserSessions
 from tables.sessions.spec import SessionSpec
 from tables.sessions.state import Session
 from tables.sessions.times import SOURCE_TOPIC
-from web.peers import PeerError, Peers
+from web.peers import PeerAnswer, Peers
 from web.problem import Kind, ProblemError, json_response
 from web.queries.archive import Archive
-from web.queries.params import encode_cursor, parse_cursor, parse_limit
-from web.queries.scatter import HOP_TIMEOUT_S, is_forwarded, moving, passed_on, restoring
+from web.queries.asking import Question, ask, unavailable
+from web.queries.params import encode_cursor, parse_consistency, parse_cursor, parse_limit
+from web.queries.scatter import is_forwarded, passed_on
 from web.queries.session_sums import PATH, SESSIONS_TOPIC, SessionSums, spec_of
 from web.queries.times import TimeRange, parse_time_range, refusal
+from web.queries.whence import Held, Whence
 
 MARKS_MAX: Final = 1_024
 COLD_MAX: Final = 50_000
@@ -40,12 +41,11 @@ COLD_MAX: Final = 50_000
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A question about one user; ``path`` asks another worker the same."""
+    """A question about one user; ``again`` asks another worker the same."""
 
     spec: SessionSpec
     user: str
-    forwarded: bool
-    path: str
+    again: Question
 
 
 class _Page(NamedTuple):
@@ -55,21 +55,13 @@ class _Page(NamedTuple):
     cursor: str | None = None
 
 
-class UserAnswer(msgspec.Struct, frozen=True):
-    """Sessions of a user, oldest first, as the owner has committed them.
-
-    ``watermark_ms``: how far the sources that fed them have come (null: they are silent).
-    ``staleness_ms``: age of the oldest change that is not in the answer.
-    """
+class UserAnswer(Whence, frozen=True, kw_only=True):
+    """Sessions of a user, oldest first; ``cursor`` null: there are no more."""
 
     user: str
     type: str
     sessions: list[SessionAnswer]
     cursor: str | None
-    watermark_ms: int | None
-    partition: int
-    worker: str
-    staleness_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,23 +114,26 @@ class SessionQueries:
             shown = [session_answer(spec, user, each) for each in sessions]
             return _Page(shown) if shown else None
 
-        return await self._of_user(asked, page)
+        async def here(partition: int) -> web.Response:
+            return json_response(self._here(asked, partition, page))
+
+        return await self._answer(asked, here)
 
     async def one(self, request: web.Request) -> web.Response:
         """Sessions of a user, oldest first; ``from`` and ``to`` bound their starts.
 
         At most ``limit``; ``cursor`` goes on. 404 for a user of whom nothing is kept. A range
         that begins before what state keeps spans state and history; each session says its
-        ``source``.
+        ``source``. With ``consistency=stale`` a standby may answer; the answer then says from
+        what role and position.
         """
         now_ms = self._clock()
         wanted = parse_time_range(request.query, now_ms)
         limit, after = parse_limit(request.query), _after(request.query)
         cursor = {} if after is None else {"cursor": encode_cursor(str(after))}
         asked = self._asked(request, f"{PATH}/", wanted.query() | {"limit": str(limit)} | cursor)
-        cold = await self._cold(asked, wanted, now_ms)
 
-        def page(row: UserSessions | None) -> _Page | None:
+        def page(row: UserSessions | None, cold: Sequence[SessionAnswer]) -> _Page | None:
             spec, user = asked.spec, asked.user
             kept = () if row is None else row.sessions
             hot = [session_answer(spec, user, each) for each in kept]
@@ -149,17 +144,21 @@ class SessionQueries:
             more = encode_cursor(str(shown[-1].start)) if len(found) > limit else None
             return _Page(shown, more)
 
-        return await self._of_user(asked, page)
+        async def here(partition: int) -> web.Response:
+            cold: Sequence[SessionAnswer] = ()
+            if wanted.from_ms is not None and wanted.from_ms < now_ms - asked.spec.retention_ms:
+                self._held(asked, partition)  # or the history would be read for nothing
+                cold = await self._cold(asked, wanted, now_ms)
+            return json_response(self._here(asked, partition, lambda row: page(row, cold)))
 
-    async def _cold(self, asked: _Asked, wanted: TimeRange, now_ms: int) -> Sequence[SessionAnswer]:
-        """Sessions that only the history has, when the range reaches so far and we answer."""
-        from_ms = wanted.from_ms
-        if from_ms is None or from_ms >= now_ms - asked.spec.retention_ms:
-            return ()
-        if not self._queries.owner(SESSIONS_TOPIC, asked.user.encode()).local:
-            return ()
+        return await self._answer(asked, here)
+
+    async def _cold(self, asked: _Asked, wanted: TimeRange, now_ms: int) -> list[SessionAnswer]:
+        """Sessions of the range that the history has."""
         to_ms = now_ms + 1 if wanted.to_ms is None else wanted.to_ms
-        found = await self._archive.sessions(asked.spec.name, asked.user, from_ms, to_ms, COLD_MAX)
+        found = await self._archive.sessions(
+            asked.spec.name, asked.user, wanted.from_ms or 0, to_ms, COLD_MAX
+        )
         return [archived_answer(each) for each in found]
 
     def _asked(self, request: web.Request, path: str, query: Mapping[str, str]) -> _Asked:
@@ -167,59 +166,55 @@ class SessionQueries:
         if len(user) > KEY_MAX or not user.isprintable():
             raise refusal("userId", f"expected 1 to {KEY_MAX} printable characters")
         spec = spec_of(self._specs, request.query)
-        given = urlencode({"type": spec.name, **query})
-        forwarded = is_forwarded(request, self._queries)
-        return _Asked(spec, user, forwarded, f"{path}{quote(user, safe='')}?{given}")
+        consistency = parse_consistency(request.query)
+        given = urlencode({"type": spec.name, "consistency": consistency, **query})
+        again = Question(
+            SESSIONS_TOPIC,
+            user.encode(),
+            f"{path}{quote(user, safe='')}?{given}",
+            consistency,
+            is_forwarded(request, self._queries),
+        )
+        return _Asked(spec, user, again)
 
-    async def _of_user(
-        self, asked: _Asked, page: Callable[[UserSessions | None], _Page | None]
+    async def _answer(
+        self, asked: _Asked, here: Callable[[int], Awaitable[web.Response]]
     ) -> web.Response:
-        """What the user's owner answers; None of ``page``: there is nothing."""
-        owner = self._queries.owner(SESSIONS_TOPIC, asked.user.encode())
-        if not owner.local:
-            return await self._elsewhere(asked, owner.url)
-        try:
-            return json_response(self._here(asked, owner.partition, page))
-        except NotReadyError as exc:
-            raise restoring(exc) from exc
-        except NotOwnedError as exc:
-            raise moving() from exc
+        answer = await ask(self._queries, self._peers, asked.again, here)
+        return passed_on(answer) if isinstance(answer, PeerAnswer) else answer
 
-    async def _elsewhere(self, asked: _Asked, url: str | None) -> web.Response:
-        if asked.forwarded or url is None:
-            raise moving()
-        try:
-            given = await self._peers.get(url, asked.path, HOP_TIMEOUT_S)
-        except PeerError as exc:
-            raise ProblemError(Kind.OWNER_UNREACHABLE, str(exc)) from exc
-        return passed_on(given)
+    def _held(self, asked: _Asked, partition: int) -> Held:
+        with unavailable():
+            return Held(self._queries, SESSIONS_TOPIC, partition, asked.again.consistency)
 
     def _here(
         self, asked: _Asked, partition: int, page: Callable[[UserSessions | None], _Page | None]
     ) -> UserAnswer:
+        """What this worker has; None of ``page``: there is nothing."""
         spec, user = asked.spec, asked.user
-        table = self._queries.table(SESSIONS_TOPIC, partition, spec.table_name)
-        row: UserSessions | None = table.get(user.encode())
-        shown = page(row)
-        if shown is None:
-            raise ProblemError(Kind.NOT_FOUND, f"no {spec.name} session of {user[:200]!r} is here")
+        held = self._held(asked, partition)
+        with unavailable():
+            row: UserSessions | None = held.table(spec.table_name).get(user.encode())
+            shown = page(row)
+            if shown is None:
+                raise ProblemError(
+                    Kind.NOT_FOUND, f"no {spec.name} session of {user[:200]!r} is here"
+                )
+            watermark_ms = self._watermark_ms(held, () if row is None else row.sessions)
         return UserAnswer(
             user=user,
             type=spec.name,
             sessions=shown.sessions,
             cursor=shown.cursor,
-            watermark_ms=self._watermark_ms(partition, () if row is None else row.sessions),
-            partition=partition,
-            worker=self._queries.worker,
-            staleness_ms=self._queries.staleness_ms(SESSIONS_TOPIC, partition),
+            **held.figures(watermark_ms),
         )
 
-    def _watermark_ms(self, partition: int, sessions: Sequence[Session]) -> int | None:
+    def _watermark_ms(self, held: Held, sessions: Sequence[Session]) -> int | None:
         """How far the lanes that feed the user have come at least.
 
         None: all of them are silent, or one was never heard of.
         """
-        table = self._queries.table(SESSIONS_TOPIC, partition, LANES_TABLE)
+        table = held.table(LANES_TABLE)
         lanes = sorted({lane for each in sessions for lane in each.lanes if lane not in EVERY})
         sources = range(len(self._queries.owners(SOURCE_TOPIC)))
         keys = [f"{source}/{lane}".encode() for lane in lanes for source in sources][:MARKS_MAX]

@@ -28,6 +28,11 @@ class TimeRange:
     from_ms: int | None
     to_ms: int | None
 
+    def holds(self, moment_ms: int) -> bool:
+        """Whether a moment is in it."""
+        after = self.from_ms is None or self.from_ms <= moment_ms
+        return after and (self.to_ms is None or moment_ms < self.to_ms)
+
     def query(self) -> dict[str, str]:
         """The same range as parameters, whatever the clock of who reads them."""
         bounds = {"from": self.from_ms, "to": self.to_ms}

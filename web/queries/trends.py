@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, urlencode
 
 import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
-from app.engine.query import CommittedTable, NotOwnedError, NotReadyError, Queries
-from tables.lanes import LaneTimes
+from app.engine.query import Queries
+from tables.lanes import LANES_TABLE, LaneTimes
 from tables.windows.compose import Pane
 from tables.windows.keys import fits
 from tables.windows.trends import (
+    Direction,
     TrendWindow,
     composed,
     direction,
@@ -26,13 +27,14 @@ from tables.windows.trends import (
 )
 from tables.windows.window import GLOBAL_KEY, WindowSpec
 from web.lru import LruCache
-from web.peers import PeerError, Peers
+from web.peers import PeerAnswer, Peers
 from web.problem import Kind, ProblemError, json_response
-from web.queries.panes import times_of
+from web.queries.asking import Question, ask, unavailable
 from web.queries.params import WINDOWS_MAX
 from web.queries.rows import has_key, newest_rows_sliced
-from web.queries.scatter import HOP_TIMEOUT_S, PARTIALS_TOPIC, is_forwarded, moving, restoring
+from web.queries.scatter import PARTIALS_TOPIC, is_forwarded, passed_on
 from web.queries.times import TimeRange, parse_time_range, refusal
+from web.queries.whence import Held, Whence, times_of, watermark_of
 
 PATH: Final = "/trends"
 CACHE_BYTES_MAX: Final = 8 << 20
@@ -44,34 +46,30 @@ HISTORY_MS: Final = 3_600_000
 PANES_MAX: Final = 40_000
 
 
-class Trend(msgspec.Struct, frozen=True):
+class Trend(Whence, frozen=True, kw_only=True):
     """Figures of a service as of a hop boundary; ``windows`` by the label of their size."""
 
     service: str
     asOf: int  # noqa: N815 - the name in the answer
     windows: dict[str, TrendWindow]
-    trend: str
-    partition: int
-    worker: str
-    staleness_ms: int
-    watermark: int | None
+    trend: Direction
 
 
-class TrendHistory(msgspec.Struct, frozen=True):
+class TrendHistory(Whence, frozen=True, kw_only=True):
     """Windows of one size at each step of a range, oldest first."""
 
     service: str
     window: str
     step_ms: int
     windows: list[TrendWindow]
-    partition: int
-    worker: str
-    staleness_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Cached:
-    body: bytes
+    """A trend as it was at ``asked_ms``."""
+
+    trend: Trend
+    asked_ms: int
     until_ms: int
 
 
@@ -114,16 +112,20 @@ class Trends:
         wanted = self._range(query, now_ms)
         step_ms = self._step(query, wanted, size_ms)
         forwarded = is_forwarded(request, self._queries)
-        owner = self._queries.owner(PARTIALS_TOPIC, self._key(service))
-        if not owner.local:
-            again = urlencode(
-                {"window": size_label(size_ms), "step": str(step_ms)} | wanted.query()
-            )
-            path = f"{PATH}/{quote(service, safe='')}/history?{again}"
-            body = await self._remote(owner.url, path, forwarded=forwarded)
-            return web.Response(body=body, content_type="application/json")
-        found = await self._local_history(service, owner.partition, size_ms, wanted, step_ms)
-        return json_response(found)
+        again = urlencode({"window": size_label(size_ms), "step": str(step_ms)} | wanted.query())
+        question = Question(
+            PARTIALS_TOPIC,
+            self._key(service),
+            f"{PATH}/{quote(service, safe='')}/history?{again}",
+            "owner",
+            forwarded,
+        )
+
+        async def here(partition: int) -> TrendHistory:
+            return await self._local_history(service, partition, size_ms, wanted, step_ms)
+
+        answer = await ask(self._queries, self._peers, question, here)
+        return passed_on(answer) if isinstance(answer, PeerAnswer) else json_response(answer)
 
     # -- answers ---------------------------------------------------------------------------
 
@@ -135,43 +137,49 @@ class Trends:
         cached: _Cached | None = self._cache.get(as_of, key)
         if cached is not None and now_ms < cached.until_ms:
             self._asked.labels("hit").inc()
-            return web.Response(body=cached.body, content_type="application/json")
+            age_ms = max(0, now_ms - cached.asked_ms)
+            stale_ms = cached.trend.staleness_ms + age_ms
+            return json_response(msgspec.structs.replace(cached.trend, staleness_ms=stale_ms))
         self._asked.labels("miss").inc()
-        owner = self._queries.owner(PARTIALS_TOPIC, key)
-        if owner.local:
-            trend = await self._local(row, owner.partition, as_of)
-            body = msgspec.json.encode(trend)
-        else:
-            path = PATH if row == GLOBAL_KEY else f"{PATH}/{quote(_shown(row), safe='')}"
-            body = await self._remote(owner.url, path, forwarded=forwarded)
-            trend = msgspec.json.decode(body, type=Trend)
+        path = PATH if row == GLOBAL_KEY else f"{PATH}/{quote(_shown(row), safe='')}"
+        answer = await ask(
+            self._queries,
+            self._peers,
+            Question(PARTIALS_TOPIC, key, path, "owner", forwarded),
+            lambda partition: self._local(row, partition, as_of),
+        )
+        if isinstance(answer, PeerAnswer):
+            told = _trend_of(answer)
+            if told is None:
+                return passed_on(answer)
+            answer = told
+        trend = answer
         settled = now_ms - as_of >= SETTLES_MS or all(
             window.complete for window in trend.windows.values()
         )
         until_ms = as_of + self._spec.advance_ms if settled else now_ms + UNSETTLED_MS
+        body = msgspec.json.encode(trend)
         if trend.asOf == as_of:
-            self._cache.put(as_of, key, _Cached(body, until_ms), len(body))
+            self._cache.put(as_of, key, _Cached(trend, now_ms, until_ms), len(body))
         return web.Response(body=body, content_type="application/json")
 
     async def _local(self, row: str, partition: int, as_of: int) -> Trend:
         sizes = self._spec.sizes_ms
-        panes = await self._panes(row, partition, TimeRange(max(0, as_of - sizes[-1]), as_of))
-        times = self._times(partition)
+        with unavailable():
+            held = Held(self._queries, PARTIALS_TOPIC, partition)
+            wanted = TimeRange(max(0, as_of - sizes[-1]), as_of)
+            panes, times = await self._panes(held, row, wanted)
         windows: dict[int, TrendWindow] = {}
         for size_ms in sizes:
             stats = composed(panes, as_of, size_ms)
             complete = times.of_row(stats.lanes) >= as_of
             windows[size_ms] = trend_window(stats, as_of, size_ms, complete=complete)
-        live = times.watermarks.get("")
         return Trend(
-            GLOBAL_KEY if row == GLOBAL_KEY else _shown(row),
-            as_of,
-            {size_label(size_ms): window for size_ms, window in windows.items()},
-            direction(windows),
-            partition,
-            self._queries.worker,
-            self._queries.staleness_ms(PARTIALS_TOPIC, partition),
-            live if live is not None and 0 <= live < 1 << 53 else None,
+            service=GLOBAL_KEY if row == GLOBAL_KEY else _shown(row),
+            asOf=as_of,
+            windows={size_label(size_ms): window for size_ms, window in windows.items()},
+            trend=direction(windows),
+            **held.figures(watermark_of(times, {stats.lanes for _, stats in panes})),
         )
 
     async def _local_history(
@@ -180,8 +188,9 @@ class Trends:
         assert wanted.from_ms is not None  # noqa: S101 - for the type checker
         assert wanted.to_ms is not None  # noqa: S101 - as above
         lead = TimeRange(max(0, wanted.from_ms - size_ms), wanted.to_ms)
-        panes = await self._panes(self._spec.row_name(service), partition, lead)
-        times = self._times(partition)
+        with unavailable():
+            held = Held(self._queries, PARTIALS_TOPIC, partition)
+            panes, times = await self._panes(held, self._spec.row_name(service), lead)
         first = -(-wanted.from_ms // step_ms) * step_ms
         ends = range(first, wanted.to_ms, step_ms)
         windows = [
@@ -189,51 +198,23 @@ class Trends:
             for end, stats in rolling(panes, ends, size_ms)
         ]
         return TrendHistory(
-            service,
-            size_label(size_ms),
-            step_ms,
-            windows,
-            partition,
-            self._queries.worker,
-            self._queries.staleness_ms(PARTIALS_TOPIC, partition),
+            service=service,
+            window=size_label(size_ms),
+            step_ms=step_ms,
+            windows=windows,
+            **held.figures(watermark_of(times, {stats.lanes for _, stats in panes})),
         )
 
-    async def _panes(self, row: str, partition: int, wanted: TimeRange) -> Sequence[Pane]:
-        def table() -> CommittedTable:
-            return self._queries.table(PARTIALS_TOPIC, partition, self._spec.name)
-
-        try:
-            panes = await newest_rows_sliced(table, row, wanted, PANES_MAX)
-            known = bool(panes) or row == GLOBAL_KEY or has_key(table(), row)
-        except NotReadyError as exc:
-            raise restoring(exc) from exc
-        except NotOwnedError as exc:
-            raise moving() from exc
-        if not known:
+    async def _panes(
+        self, held: Held, row: str, wanted: TimeRange
+    ) -> tuple[Sequence[Pane], LaneTimes]:
+        """Panes of a row, and how far the lanes have come; 404 for a row nobody has heard of."""
+        open_table = held.opener(self._spec.name)
+        panes = await newest_rows_sliced(open_table, row, wanted, PANES_MAX)
+        if not panes and row != GLOBAL_KEY and not has_key(open_table(), row):
             raise ProblemError(Kind.NOT_FOUND, f"no service {_shown(row)[:200]!r} was heard of")
-        return panes
-
-    def _times(self, partition: int) -> LaneTimes:
-        try:
-            return times_of(self._queries, partition, self._spec.topic)
-        except NotReadyError as exc:
-            raise restoring(exc) from exc
-        except NotOwnedError as exc:
-            raise moving() from exc
-
-    async def _remote(self, url: str | None, path: str, *, forwarded: bool) -> bytes:
-        if forwarded or url is None:
-            raise moving()
-        try:
-            answer = await self._peers.get(url, path, HOP_TIMEOUT_S)
-        except PeerError as exc:
-            raise ProblemError(Kind.OWNER_UNREACHABLE, str(exc)) from exc
-        if answer.status == 200:
-            return answer.body
-        detail = _detail(answer.body)
-        if answer.status == Kind.NOT_FOUND.status:
-            raise ProblemError(Kind.NOT_FOUND, detail)
-        raise ProblemError(Kind.UNAVAILABLE, detail, retry_after_s=1)
+        sources = len(self._queries.owners(self._spec.topic))
+        return panes, times_of(held.table(LANES_TABLE), sources)
 
     # -- parameters ------------------------------------------------------------------------
 
@@ -286,9 +267,9 @@ def _shown(row: str) -> str:
     return row[:-1] if row and not row.strip(GLOBAL_KEY) else row
 
 
-def _detail(body: bytes) -> str:
+def _trend_of(answer: PeerAnswer) -> Trend | None:
+    """The trend another worker tells; None: it tells something else."""
     try:
-        document: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+        return msgspec.json.decode(answer.body, type=Trend) if answer.status == 200 else None
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return "the owning worker did not answer as expected"
-    return str(document.get("detail", ""))[:500]
+        return None

@@ -7,12 +7,13 @@ none of them is awake, or what is told goes by versions and not by event time).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal, TypedDict
 
 import msgspec
 
-from app.engine.query import CommittedTable, Queries
+from app.engine.query import CommittedTable, NotOwnedError, NotReadyError, Queries
 from tables.lanes import FOREVER, MARKS_MAX, LaneTimes
 from web.queries.params import Consistency
 from web.queries.rows import OpenTable
@@ -165,6 +166,15 @@ class Spreading:
         known = (at for at in (self._watermark_ms, watermark_ms) if at is not None)
         self._watermark_ms = min(known, default=None)
         self._staleness_ms = max(self._staleness_ms, staleness_ms)
+
+
+@contextmanager
+def leaving(spread: Spreading) -> Iterator[None]:
+    """A partition that moves or is being restored is missing from the answer, not a failure."""
+    try:
+        yield
+    except (NotReadyError, NotOwnedError):
+        spread.miss_here()
 
 
 def times_of(table: CommittedTable, sources: int) -> LaneTimes:

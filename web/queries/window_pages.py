@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp import web
 
-from app.engine.query import NotOwnedError, NotReadyError, Queries
+from app.engine.query import Queries
 from tables.lanes import LANES_TABLE
-from tables.windows.answer import WindowAnswer, window_answer
+from tables.windows.answer import WindowAnswer, watermark_ms_of, window_answer
 from tables.windows.finals import FINALS_TABLE
 from tables.windows.keys import key_prefix
 from tables.windows.spec import WindowSpec
@@ -20,8 +20,9 @@ from web.peers import Peers
 from web.problem import Kind, ProblemError, json_response
 from web.queries.panes import lane_marks, what_was_written
 from web.queries.params import encode_cursor, parse_cursor, parse_limit
-from web.queries.rows import KeyRow, OpenTable, in_slices, latest_rows
+from web.queries.rows import KeyRow, in_slices, latest_rows
 from web.queries.scatter import PARTIALS_TOPIC, gather, is_forwarded, local_partitions
+from web.queries.whence import Held, Spread, Spreading, leaving
 
 PATH: Final = "/api/v1/windows"
 
@@ -35,12 +36,14 @@ class ListedKey(msgspec.Struct, frozen=True):
     worker: str
 
 
-class _Page(msgspec.Struct, frozen=True):
-    """What is read of another worker's list."""
+class WindowList(Spread, frozen=True, kw_only=True):
+    """Keys with their newest window, in a stable order; ``cursor`` null: there are no more."""
 
+    name: str
+    size_ms: int
+    advance_ms: int
     keys: list[ListedKey]
     cursor: str | None
-    missing: list[str]
 
 
 def named_spec(specs: Mapping[str, WindowSpec], request: web.Request) -> WindowSpec:
@@ -66,83 +69,79 @@ class WindowPages:
         spec = named_spec(self._specs, request)
         limit, after = parse_limit(request.query), parse_cursor(request.query)
         forwarded = is_forwarded(request, self._queries)
-        missing: list[str] = []
-        listed = await self._local_page(spec, limit + 1, after, missing)
+        spread = Spreading(self._queries.worker)
+        listed = await self._local_page(spec, limit + 1, after, spread)
         more = False
         if not forwarded:
             cursor = {} if after is None else {"cursor": encode_cursor(after)}
             query = urlencode({"limit": str(limit)} | cursor)
             others = await gather(
-                self._queries, self._peers, f"{PATH}/{spec.name}?{query}", _page_of
+                self._queries, self._peers, f"{PATH}/{spec.name}?{query}", _list_of
             )
-            missing += others.missing
-            missing += (name for page in others.answers for name in page.missing)
-            listed += [each for page in others.answers for each in page.keys]
-            more = any(page.cursor is not None for page in others.answers)
+            spread.miss(others.missing)
+            for other in others.answers:
+                spread.add(other)
+                listed += other.keys
+                more |= other.cursor is not None
         by_key = {each.key: each for each in listed}
         ordered = sorted(by_key.values(), key=lambda each: key_prefix(each.key))
         page, more = ordered[:limit], more or len(ordered) > limit
-        missing = sorted({*missing})
         return json_response(
-            {
-                "name": spec.name,
-                "size_ms": spec.size_ms,
-                "advance_ms": spec.advance_ms,
-                "keys": page,
-                "cursor": encode_cursor(page[-1].key) if more and page else None,
-                "partial": bool(missing),
-                "missing": missing,
-            }
+            WindowList(
+                name=spec.name,
+                size_ms=spec.size_ms,
+                advance_ms=spec.advance_ms,
+                keys=page,
+                cursor=encode_cursor(page[-1].key) if more and page else None,
+                **spread.figures(),
+            )
         )
 
     async def _local_page(
-        self, spec: WindowSpec, limit: int, after: str | None, missing: list[str]
+        self, spec: WindowSpec, limit: int, after: str | None, spread: Spreading
     ) -> list[ListedKey]:
-        """Up to ``limit`` keys of this worker's partitions, those of one moving missing."""
-        sources = [
-            self._rows(spec, partition, after, missing)
-            for partition in local_partitions(self._queries)
-        ]
-        rows: dict[int, list[KeyRow]] = {}
+        """Up to ``limit`` keys of this worker's partitions; one that moves is missing."""
+        held: dict[int, Held] = {}
+        for partition in local_partitions(self._queries):
+            with leaving(spread):
+                held[partition] = Held(self._queries, PARTIALS_TOPIC, partition)
+        sources = [_rows(each, partition, spec, after, spread) for partition, each in held.items()]
+        rows: dict[int, list[KeyRow]] = {partition: [] for partition in held}
         found = 0
         async for row in in_slices(merge(*sources, key=lambda row: key_prefix(row.key))):
-            rows.setdefault(row.partition, []).append(row)
+            rows[row.partition].append(row)
             found += 1
             if found >= limit:
                 break
         listed: list[ListedKey] = []
         for partition, of_partition in rows.items():
-            try:
-                listed += await self._told(spec, partition, of_partition)
-            except (NotReadyError, NotOwnedError):
-                missing.append(self._queries.worker)
+            with leaving(spread):
+                told, watermark_ms = await self._told(spec, held[partition], of_partition)
+                spread.hold(held[partition].figures(watermark_ms))
+                listed += told
         return listed
 
-    def _rows(
-        self, spec: WindowSpec, partition: int, after: str | None, missing: list[str]
-    ) -> Iterator[KeyRow]:
-        """Keys of a partition with their newest row; missing while it moves or is restored."""
-        try:
-            yield from latest_rows(self._opener(partition, spec.name), partition, after)
-        except (NotReadyError, NotOwnedError):
-            missing.append(self._queries.worker)
-
     async def _told(
-        self, spec: WindowSpec, partition: int, rows: Sequence[KeyRow]
-    ) -> list[ListedKey]:
-        marks = lane_marks(self._opener(partition, LANES_TABLE)(), (row.stats for row in rows))
+        self, spec: WindowSpec, held: Held, rows: Sequence[KeyRow]
+    ) -> tuple[list[ListedKey], int | None]:
+        """The rows' windows, and how far the lanes that fed them have come at least."""
+        marks = lane_marks(held.table(LANES_TABLE), (row.stats for row in rows))
         listed: list[ListedKey] = []
         async for row in in_slices(iter(rows)):
             read = [(row.start_ms, row.stats)]
-            finals = self._opener(partition, FINALS_TABLE)()
-            written = what_was_written(finals, spec, row.key, read)
+            written = what_was_written(held.table(FINALS_TABLE), spec, row.key, read)
             (window,) = window_answer(spec, read, marks, written)
-            listed.append(ListedKey(row.key, window, partition, self._queries.worker))
-        return listed
-
-    def _opener(self, partition: int, table: str) -> OpenTable:
-        return lambda: self._queries.table(PARTIALS_TOPIC, partition, table)
+            listed.append(ListedKey(row.key, window, row.partition, self._queries.worker))
+        return listed, watermark_ms_of({row.stats.lanes for row in rows}, marks)
 
 
-def _page_of(body: bytes) -> _Page:
-    return msgspec.json.decode(body, type=_Page)
+def _rows(
+    held: Held, partition: int, spec: WindowSpec, after: str | None, spread: Spreading
+) -> Iterator[KeyRow]:
+    """Keys of a partition with their newest row; missing when it leaves meanwhile."""
+    with leaving(spread):
+        yield from latest_rows(held.opener(spec.name), partition, after)
+
+
+def _list_of(body: bytes) -> WindowList:
+    return msgspec.json.decode(body, type=WindowList)

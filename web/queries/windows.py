@@ -9,10 +9,9 @@ from urllib.parse import quote, urlencode
 import msgspec
 from aiohttp import web
 
-from app.engine.chunks import LaneMark
 from app.engine.query import NotOwnedError, NotReadyError, Queries
 from tables.lanes import LANES_TABLE
-from tables.windows.answer import State, WindowAnswer, row_watermark_ms, window_answer
+from tables.windows.answer import State, WindowAnswer, watermark_ms_of, window_answer
 from tables.windows.finals import FINALS_TABLE
 from tables.windows.keys import fits
 from tables.windows.spec import WindowSpec
@@ -28,7 +27,7 @@ from web.queries.params import (
     parse_state,
     within,
 )
-from web.queries.rows import OpenTable, Read, has_key, parts
+from web.queries.rows import OpenTable, has_key, parts
 from web.queries.scatter import PARTIALS_TOPIC, is_forwarded, passed_on
 from web.queries.times import TimeRange, parse_time_range
 from web.queries.whence import Held
@@ -137,7 +136,7 @@ class WindowQueries:
             key=key,
             size_ms=spec.size_ms,
             advance_ms=spec.advance_ms,
-            **held.figures(_watermark_ms(found, marks)),
+            **held.figures(watermark_ms_of({stats.lanes for _, stats in found}, marks)),
         )
         if not asked.back:
             told = [each for each in windows if asked.state in (None, each.state)]
@@ -162,10 +161,3 @@ def _wanted(spec: WindowSpec, query: Mapping[str, str], now_ms: int) -> tuple[Ti
         return parse_range(query, spec.advance_ms, now_ms), False
     to_ms = now_ms + 1 if given.to_ms is None else given.to_ms
     return within(TimeRange(given.from_ms, to_ms), spec.advance_ms, SPAN_MAX), True
-
-
-def _watermark_ms(rows: Sequence[Read], marks: Mapping[str, LaneMark]) -> int | None:
-    """How far the lanes that fed the rows have come at least; None: none is awake."""
-    fed = {stats.lanes for _, stats in rows}
-    ats = (row_watermark_ms(lanes, marks) for lanes in fed)
-    return min((at for at in ats if at is not None), default=None)
