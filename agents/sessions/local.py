@@ -21,7 +21,7 @@ from tables.sessions.state import Partial, Session, merge_partials
 class _Run(msgspec.Struct, gc=False):
     """Events of one user and lane within the gap of each other; ``last`` is the last's place."""
 
-    lane: str
+    lanes: tuple[str]
     start: int
     end: int
     last: int
@@ -53,18 +53,20 @@ class LocalSessions:
         name, gap, span = spec.name, spec.gap_ms, spec.span_ms
         partials: dict[PartialKey, Partial] = {}
         for user, run in runs:
+            start = run.start
             session = Session(
-                run.start,
+                start,
                 run.end,
                 run.count,
                 run.pages,
                 run.steps,
-                (run.lane,),
+                run.lanes,
                 max(0, timestamps[index[run.last]]),
             )
-            partial, key = Partial(gap, (session,)), (name, user, run.start // span)
-            held = partials.get(key)
-            partials[key] = partial if held is None else merge_partials(held, partial)
+            partial, key = Partial(gap, (session,)), (name, user, start // span)
+            held = partials.setdefault(key, partial)
+            if held is not partial:
+                partials[key] = merge_partials(held, partial)
         effects = Effects()
         for place in late:
             behind = events.stream_time_ms[place] - events.events[place].timestamp
@@ -100,7 +102,7 @@ def _runs(
     late: list[int] = []
     current: dict[str, _Run] = {}
     by_lane: dict[str, dict[str, _Run]] = {}
-    lane = None
+    lane, lanes = None, ("",)
     place = -1
     every = events.events
     for user, event, stream_time, of_lane, taken in zip(
@@ -119,11 +121,11 @@ def _runs(
             late.append(place)
             continue
         if of_lane != lane:
-            lane = of_lane
+            lane, lanes = of_lane, (of_lane,)
             current = by_lane.setdefault(lane, {})
         run = current.get(user)
         if run is None or not run.start - gap <= at <= run.end + gap:
-            run = current[user] = _Run(of_lane, at, at, place)
+            run = current[user] = _Run(lanes, at, at, place)
             runs.append((user, run))
         elif at > run.end:
             run.end = at

@@ -65,9 +65,13 @@ class MergeSessions:
 
     specs: tuple[SessionSpec, ...]
     _by_name: dict[str, SessionSpec] = field(init=False, compare=False)
+    _shapes: dict[str, tuple[int, int]] = field(init=False, compare=False)
+    """Gap and number of steps by name."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_by_name", {spec.name: spec for spec in self.specs})
+        shapes = {spec.name: (spec.gap_ms, len(spec.steps)) for spec in self.specs}
+        object.__setattr__(self, "_shapes", shapes)
 
     def __call__(self, batch: RecordBatch, view: View, now_ms: int) -> Effects:
         """Updates of the users' rows, their timers and sums, and of the lane marks."""
@@ -110,17 +114,22 @@ class MergeSessions:
     def _read(self, raw: bytes | None) -> tuple[Chunk, list[tuple[PartialKey, Partial]]]:
         chunk = read_chunk(raw)
         partials = [decode_partial(partial) for partial in chunk.partials]
+        shapes, seen = self._shapes, None
         for (name, _, _), partial in partials:
-            spec = self._by_name.get(name)
-            if spec is None:
-                known = ", ".join(sorted(self._by_name))
-                raise ForeignChunkError(f"no session is named {name[:64]!r}; configured: {known}")
-            if partial.gap_ms != spec.gap_ms:
+            if name != seen:
+                if name not in shapes:
+                    known = ", ".join(sorted(shapes))
+                    raise ForeignChunkError(
+                        f"no session is named {name[:64]!r}; configured: {known}"
+                    )
+                gap_ms, steps = shapes[name]
+                seen = name
+            if partial.gap_ms != gap_ms:
                 raise ForeignChunkError(
                     f"session {name}: made with a gap of {partial.gap_ms} ms; "
-                    f"configured: {spec.gap_ms} ms"
+                    f"configured: {gap_ms} ms"
                 )
-            steps = len(spec.steps)
-            if any(len(each.steps) not in (0, steps) for each in partial.sessions):
-                raise ForeignChunkError(f"session {name}: made with another funnel")
+            for each in partial.sessions:
+                if each.steps and len(each.steps) != steps:
+                    raise ForeignChunkError(f"session {name}: made with another funnel")
         return chunk, partials

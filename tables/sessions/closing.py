@@ -128,7 +128,10 @@ class Change:
 
     def _put(self, spec: SessionSpec, user: bytes, held: UserSessions, now: Sessions) -> None:
         row = UserSessions(held.version + 1, now, held.left, held.left_ms)
-        self.rows.setdefault(spec.table_name, {})[user] = row
+        rows = self.rows.get(spec.table_name)
+        if rows is None:
+            rows = self.rows[spec.table_name] = {}
+        rows[user] = row
 
     def _set(self, lane: str, spec: SessionSpec, session: Session, user: bytes) -> None:
         lane = LIVE if lane in EVERY else lane

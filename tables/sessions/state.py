@@ -72,22 +72,21 @@ def join(left: Session, right: Session) -> Session:
     if right.start <= start:
         number = max(number, right.number) if right.start == start else right.number
         start = right.start
+    # Nothing is called that has nothing to decide, because this runs for every event.
     return Session(
         start,
         max(left.end, right.end),
         left.count + right.count,
         left.pages + right.pages,
-        merge_evidence(left.steps, right.steps),
+        merge_evidence(left.steps, right.steps) if right.steps else left.steps,
         one if one == other else merge_lanes(one, other),
         max(left.updated_ms, right.updated_ms),
-        _merge_closed(left.closed, right.closed),
+        _merge_closed(left.closed, right.closed) if right.closed else left.closed,
         number,
     )
 
 
 def _merge_closed(left: tuple[Closed, ...], right: tuple[Closed, ...]) -> tuple[Closed, ...]:
-    if not right:
-        return left
     if not left:
         return right
     by_id = {(each.start, each.number): each for each in left}
@@ -143,18 +142,19 @@ def merge_partials(left: Partial, right: Partial) -> Partial:
 
 def consistent(partial: Partial) -> bool:
     """Whether the fields agree with each other, as those of every partial written here do."""
-    at = -partial.gap_ms - 1
+    gap, at = partial.gap_ms, -partial.gap_ms - 1
     for each in partial.sessions:
-        if each.start <= at + partial.gap_ms or each.end < each.start:
+        start, end, count = each.start, each.end, each.count
+        if start <= at + gap or end < start:
             return False
-        if not 0 < each.count <= COUNT_MAX or each.pages > each.count:
+        if not 0 < count <= COUNT_MAX or each.pages > count:
             return False
         if each.closed or each.number or not 0 < len(each.lanes) <= ROW_LANES_MAX:
             return False
         for times in each.steps:
             if len(times) > 2 * EDGE or list(times) != sorted(set(times)):
                 return False
-            if times and not (each.start <= times[0] and times[-1] <= each.end):
+            if times and not (start <= times[0] and times[-1] <= end):
                 return False
-        at = each.end
+        at = end
     return bool(partial.sessions)
