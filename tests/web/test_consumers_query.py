@@ -56,7 +56,7 @@ async def test_any_worker_tells_of_every_partition_and_its_owner():
             "lag": 80,
             "batch_size": 500,
             "paused": False,
-            "watermark": 1_790_000_000_000,
+            "watermark_ms": 1_790_000_000_000,
         }
         assert (answer["partial"], answer["missing"], answer["unreported"]) == (False, [], [])
         assert (await ask(second, PATH))["rows"] == answer["rows"]

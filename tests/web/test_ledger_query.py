@@ -14,7 +14,16 @@ from app.engine.query import LedgerRow
 from tests.web.fakes import Cluster
 from tests.web.shares import SOURCES, Shares, ask, serving, two
 from web.peers import FORWARDED
-from web.queries.ledger import PATH, LastVerdict, Ledger, Row, latest, no_verdict, row_of, totals
+from web.queries.ledger import (
+    PATH,
+    Account,
+    LastVerdict,
+    Ledger,
+    latest,
+    no_verdict,
+    row_of,
+    totals,
+)
 
 DONE = Counts(applied=90, late=4, duplicate=1, rejected=5)
 READ = Counts(applied=95, late=4, duplicate=1, rejected=5)
@@ -150,7 +159,7 @@ def test_a_row_that_counts_more_than_its_offsets_does_not_balance(
 
 def test_of_two_workers_that_claim_a_partition_the_later_commit_counts():
     done = Counts(1)
-    rows: list[Row] = [
+    rows: list[Account] = [
         row_of(LedgerRow("t", 0, at, at, done, done, 0), f"w{at}") for at in (5, 9, 7)
     ]
     assert [row.worker for row in latest(rows)] == ["w9"]

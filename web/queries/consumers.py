@@ -17,12 +17,12 @@ from web.queries.scatter import ask_owners, is_forwarded
 PATH: Final = "/api/v1/consumers"
 
 
-class Row(msgspec.Struct, frozen=True):
+class ConsumerAnswer(msgspec.Struct, frozen=True):
     """A partition as its owner reads it.
 
     ``worker``: its name; ``owner``: its address, null while the group tells none. ``state``:
-    restoring, running or halted. Offsets, lag (records) and the live lane's ``watermark``
-    (epoch milliseconds) are null while not known.
+    restoring, running or halted. Offsets, lag (records) and ``watermark_ms`` (of live
+    traffic, epoch milliseconds) are null while not known.
     """
 
     topic: str
@@ -36,13 +36,21 @@ class Row(msgspec.Struct, frozen=True):
     lag: int | None
     batch_size: int
     paused: bool
-    watermark: int | None
+    watermark_ms: int | None
 
 
-class _Answer(msgspec.Struct, frozen=True):
-    """What is read of another worker's answer."""
+class ConsumersAnswer(msgspec.Struct, frozen=True):
+    """Rows by topic and partition, as ``worker`` gathered them.
 
-    rows: list[Row]
+    ``missing`` names workers that did not answer, ``unreported`` partitions
+    (``topic/partition``) nobody speaks for; then it is ``partial``.
+    """
+
+    rows: Sequence[ConsumerAnswer]
+    worker: str
+    partial: bool
+    missing: list[str]
+    unreported: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +78,24 @@ class Consumers:
             found = {(row.topic, row.partition) for row in rows}
             unreported = [f"{topic}/{p}" for topic, p in owners if (topic, p) not in found]
         return json_response(
-            {
-                "rows": rows,
-                "worker": self.queries.worker,
-                "partial": bool(missing or unreported),
-                "missing": missing,
-                "unreported": unreported,
-            }
+            ConsumersAnswer(
+                rows,
+                self.queries.worker,
+                partial=bool(missing or unreported),
+                missing=missing,
+                unreported=unreported,
+            )
         )
 
 
-def _rows(body: bytes) -> list[Row]:
-    return msgspec.json.decode(body, type=_Answer).rows
+def _rows(body: bytes) -> Sequence[ConsumerAnswer]:
+    return msgspec.json.decode(body, type=ConsumersAnswer).rows
 
 
-def row_of(row: ConsumerRow, owners: dict[tuple[str, int], Owner], worker: str) -> Row:
+def row_of(row: ConsumerRow, owners: dict[tuple[str, int], Owner], worker: str) -> ConsumerAnswer:
     """The answer's row of a row of this worker."""
     owner = owners.get((row.topic, row.partition))
-    return Row(
+    return ConsumerAnswer(
         row.topic,
         row.partition,
         owner.url if owner is not None and owner.local else None,
@@ -103,9 +111,9 @@ def row_of(row: ConsumerRow, owners: dict[tuple[str, int], Owner], worker: str) 
     )
 
 
-def latest(rows: Sequence[Row]) -> list[Row]:
+def latest(rows: Sequence[ConsumerAnswer]) -> list[ConsumerAnswer]:
     """One row a partition: while it moves two workers may claim it, and the later commit counts."""
-    newest: dict[tuple[str, int], Row] = {}
+    newest: dict[tuple[str, int], ConsumerAnswer] = {}
     for row in rows:
         held = newest.get((row.topic, row.partition))
         if held is None or _committed(row) > _committed(held):
@@ -113,5 +121,5 @@ def latest(rows: Sequence[Row]) -> list[Row]:
     return [newest[key] for key in sorted(newest)]
 
 
-def _committed(row: Row) -> int:
+def _committed(row: ConsumerAnswer) -> int:
     return -1 if row.committed is None else row.committed

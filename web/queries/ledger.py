@@ -27,7 +27,7 @@ def no_verdict() -> None:
     return
 
 
-class Row(msgspec.Struct, frozen=True, rename={"records": "in"}):
+class Account(msgspec.Struct, frozen=True, rename={"records": "in"}):
     """A partition's committed account.
 
     ``in_flight``: records read and not yet committed, and those not yet read (None while
@@ -63,11 +63,20 @@ class Total(msgspec.Struct, frozen=True, rename={"records": "in"}):
     balanced: bool
 
 
-class _Answer(msgspec.Struct, frozen=True):
-    """What is read of another worker's answer."""
+class LedgerAnswer(msgspec.Struct, frozen=True):
+    """Accounts by topic and partition, as ``worker`` gathered them, and the last ``audit``.
 
-    rows: list[Row]
-    audit: dict[str, Any] | None
+    ``missing`` names workers that did not answer, ``unreported`` partitions
+    (``topic/partition``) nobody speaks for; then it is ``partial``.
+    """
+
+    rows: Sequence[Account]
+    totals: Sequence[Total]
+    audit: Mapping[str, Any] | None
+    worker: str
+    partial: bool
+    missing: list[str]
+    unreported: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +108,15 @@ class Ledger:
         found = {(row.topic, row.partition) for row in rows}
         unreported = [] if forwarded else self._unreported(found)
         return json_response(
-            {
-                "rows": rows,
-                "totals": totals(rows, audit),
-                "audit": audit,
-                "worker": self.queries.worker,
-                "partial": bool(missing or unreported),
-                "missing": missing,
-                "unreported": unreported,
-            }
+            LedgerAnswer(
+                rows,
+                totals(rows, audit),
+                audit,
+                self.queries.worker,
+                partial=bool(missing or unreported),
+                missing=missing,
+                unreported=unreported,
+            )
         )
 
     def _owners(self) -> list[tuple[str, Owner]]:
@@ -122,14 +131,14 @@ class Ledger:
         ]
 
 
-def _answer_of(body: bytes) -> _Answer:
-    return msgspec.json.decode(body, type=_Answer)
+def _answer_of(body: bytes) -> LedgerAnswer:
+    return msgspec.json.decode(body, type=LedgerAnswer)
 
 
-def row_of(row: LedgerRow, worker: str) -> Row:
+def row_of(row: LedgerRow, worker: str) -> Account:
     """The answer's row of an engine's row."""
     done, seen = row.committed, row.counts
-    return Row(
+    return Account(
         row.topic,
         row.partition,
         worker,
@@ -145,9 +154,9 @@ def row_of(row: LedgerRow, worker: str) -> Row:
     )
 
 
-def latest(rows: Sequence[Row]) -> list[Row]:
+def latest(rows: Sequence[Account]) -> list[Account]:
     """One row a partition: while it moves, two workers may speak for it."""
-    newest: dict[tuple[str, int], Row] = {}
+    newest: dict[tuple[str, int], Account] = {}
     for row in rows:
         held = newest.get((row.topic, row.partition))
         if held is None or row.committed_position > held.committed_position:
@@ -155,7 +164,7 @@ def latest(rows: Sequence[Row]) -> list[Row]:
     return [newest[key] for key in sorted(newest)]
 
 
-def judged(rows: Sequence[Row], audit: Verdict | None) -> list[Row]:
+def judged(rows: Sequence[Account], audit: Verdict | None) -> list[Account]:
     """Rows with the auditor's word on each partition taken into account."""
     wrong = {(each["source"], each["partition"]) for each in _mismatches(audit)}
     return [
@@ -168,10 +177,10 @@ def _mismatches(audit: Verdict | None) -> list[dict[str, Any]]:
     return [] if audit is None else audit["mismatches"]
 
 
-def totals(rows: Sequence[Row], audit: Verdict | None = None) -> list[Total]:
+def totals(rows: Sequence[Account], audit: Verdict | None = None) -> list[Total]:
     """Sums by topic; a mismatch that names no partition speaks against its topic."""
     wrong = {each["source"] for each in _mismatches(audit)}
-    topics: dict[str, list[Row]] = {}
+    topics: dict[str, list[Account]] = {}
     for row in rows:
         topics.setdefault(row.topic, []).append(row)
     found = []
