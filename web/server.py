@@ -18,7 +18,16 @@ from web.live.feed import REPORT_PATH, LiveFeed
 from web.page import page_routes
 from web.peers import Peers
 from web.problem import Kind, ProblemError, problems
-from web.queries import consumers, ledger, monitoring, requests, trends, window_pages, windows
+from web.queries import (
+    consumers,
+    digests,
+    ledger,
+    monitoring,
+    requests,
+    trends,
+    window_pages,
+    windows,
+)
 from web.queries.archive import Archive
 from web.queries.condition import Condition
 from web.views import ERRORS_WINDOW, REQUESTS_WINDOW, TRENDS_WINDOW
@@ -79,11 +88,13 @@ def _view_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
     minutes = declared(deps.windows, REQUESTS_WINDOW)
     counts = requests.RequestCounts(deps.queries, peers, minutes, deps.clock)
     views = monitoring.Monitoring(deps.queries, peers, minutes, deps.clock)
+    distributions = digests.LatencyDigests(deps.queries, peers, minutes, deps.clock)
     errors, sliding = specs.get(ERRORS_WINDOW), specs.get(TRENDS_WINDOW)
     routes: list[web.AbstractRouteDef] = [
         web.get(requests.PATH, counts.handle),
         web.get(requests.REPORT_PATH, counts.report),
         web.get(monitoring.LATENCY_PATH, views.latencies),
+        web.get(digests.PATH, distributions.handle),
         web.get(monitoring.ANOMALIES_PATH, views.anomalies),
         web.get(
             monitoring.ERRORS_PATH,

@@ -8,6 +8,7 @@ from tables.windows.answer import STATES
 from web.api.document import TEXT, Operation, Param
 from web.api.params import CONSISTENCY, CURSOR, FROM, LIMIT, TO
 from web.entities.operations import ENTITY_OPERATIONS
+from web.queries.digests import LatencyDigest
 from web.queries.session_operations import SESSION_OPERATIONS
 from web.queries.trends import Trend, TrendHistory
 
@@ -87,6 +88,16 @@ _WINDOWS: Final = (
         "Latency quantiles per endpoint over the last five minutes.",
         (ENDPOINT,),
         (200, 503),
+    ),
+    Operation(
+        "get",
+        "/metrics/latency/digest",
+        "Monitoring",
+        "An endpoint's latencies over a range (else the last five minutes) as one t-digest: its "
+        "quantiles, and centroids that merge with those of other endpoints and ranges.",
+        (Param("endpoint", "The endpoint; needed"), FROM, TO, CONSISTENCY),
+        KEYED,
+        LatencyDigest,
     ),
     Operation(
         "get",
