@@ -11,7 +11,7 @@ from faust.cli.base import cli
 from agents.audit.command import audit_command
 from agents.audit.facts import audited
 from agents.audit.reader import AuditTarget
-from agents.history.command import export_command
+from agents.history.command import Bounds, export_command
 from agents.history.export import FORMATS as EXPORT_FORMATS
 from agents.history.export import Format as ExportFormat
 from agents.shipping.command import ship_command
@@ -107,7 +107,7 @@ def _export(settings: Settings) -> click.Command:
     @click.option("--type", help="Sessions or entities: of this type only.")
     @click.option("--user", help="Sessions: of this user only.")
     @click.option("--id", help="Entities: this one only.")
-    @click.option("--from", "from_", help="First moment, RFC 3339 or epoch ms [default: all].")
+    @click.option("--from", "from_", help="First moment, RFC 3339, epoch ms or -15m [all].")
     @click.option("--to", help="Moment after the last [default: all].")
     @click.option("--format", "format_", type=click.Choice(EXPORT_FORMATS), default="csv")
     @click.option("--output", type=click.Path(path_type=Path), required=True, help="File to write.")
@@ -129,7 +129,7 @@ def _export(settings: Settings) -> click.Command:
                 dataset_folder(settings.history_folder, settings.namespace, dataset),
                 dataset,
                 equal,
-                (from_, to),
+                Bounds(from_, to, SystemClock().now_ms()),
                 output,
                 format_,
             )

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from agents.history.command import export_command
+from agents.history.command import Bounds, export_command
 from agents.history.export import Format
 from tables.history.datasets import ENTITIES, SESSIONS, WINDOWS, Dataset
 from tables.history.names import DAY_MS
@@ -30,14 +30,15 @@ from tests.history.rows import (
 )
 from tests.system.harness import CHECKOUT
 
-Bounds = tuple[str | None, str | None]
+Texts = tuple[str | None, str | None]
+NOW = DAY_0 + 6 * MINUTE
 
 
 def run(
     history: Path,
     dataset: Dataset,
     format_: Format = "csv",
-    bounds: Bounds = (None, None),
+    bounds: Texts = (None, None),
     **equal: str | None,
 ) -> tuple[int, str, Path]:
     """Exit code, what was printed, and the output."""
@@ -47,7 +48,7 @@ def run(
         folder(history, dataset),
         dataset.name,
         equal,
-        bounds,
+        Bounds(*bounds, NOW),
         output,
         format_,
         Console(file=told, soft_wrap=True),
@@ -82,9 +83,11 @@ def test_windows_of_three_days_are_exported_in_order_with_their_latest_revision(
     assert json.loads(rows[0]["codes"]) == {"404": 3}
 
 
-def test_a_range_and_a_key_are_kept_to(history: Path) -> None:
+@pytest.mark.parametrize(
+    "bounds", [("2026-11-21T00:01:00Z", str(DAY_0 + 4 * MINUTE)), ("-5m", "-120s")]
+)
+def test_a_range_and_a_key_are_kept_to(history: Path, bounds: Texts) -> None:
     archive(history, WINDOWS, [window(k, DAY_0 + a * MINUTE) for a in range(5) for k in "ab"])
-    bounds = ("2026-11-21T00:01:00Z", str(DAY_0 + 4 * MINUTE))
     code, told, output = run(history, WINDOWS, "parquet", bounds, name=NAME, key="a")
     assert code == 0, told
     found = pq.read_table(output)
@@ -147,14 +150,14 @@ def test_an_existing_file_is_never_replaced(history: Path) -> None:
 @pytest.mark.parametrize(
     ("bounds", "equal", "reason"),
     [
-        (("yesterday", None), {}, "--from must be RFC 3339"),
-        ((None, "99999999999999999999"), {}, "--to must lie between"),
+        (("yesterday", None), {}, "--from: expected epoch milliseconds, RFC 3339"),
+        ((None, "99999999999999999999"), {}, "--to: expected epoch milliseconds"),
         (("5", "5"), {}, "--from must be before --to"),
         ((None, None), {"user": "ann", "name": None}, "windows have no --user; they have --name"),
     ],
 )
 def test_a_wrong_option_says_what_is_right(
-    history: Path, bounds: Bounds, equal: dict[str, str | None], reason: str
+    history: Path, bounds: Texts, equal: dict[str, str | None], reason: str
 ) -> None:
     code, told, output = run(history, WINDOWS, "csv", bounds, **equal)
     assert code == 1

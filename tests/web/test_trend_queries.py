@@ -215,6 +215,9 @@ async def test_history_has_a_window_at_each_step_of_the_range() -> None:
             two_hours_ago,
             two_hours_ago + MINUTE,
         ]
+        range_ms = f"from={two_hours_ago}&to={two_hours_ago + 10 * MINUTE}"
+        as_text = f"/trends/shop/history?window=5m&step=1m&{range_ms}"
+        assert (await worker.json(as_text))["windows"] == answer["windows"]
         default = await worker.json("/trends/shop/history?from=-24h")
         assert len(default["windows"]) <= 1_440
 
@@ -226,6 +229,8 @@ async def test_history_has_a_window_at_each_step_of_the_range() -> None:
         ("step=5000", "step"),
         ("step=0", "step"),
         ("step=x", "step"),
+        ("step=-1m", "step"),
+        ("step=1w", "step"),
         ("from=-24h&step=10000", "step"),
         ("from=0", "from"),
         ("from=now&to=-1h", "from"),

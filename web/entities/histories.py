@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from app.engine.query import Queries
+from app.models.moments import EPOCH_MS_MAX
 from tables.entities.history import HISTORY_TABLE, Change, history_bounds, parse_history_key
 from tables.entities.spec import EntitySpecs
 from tables.entities.state import ENTITIES_TABLE
@@ -21,7 +22,7 @@ from web.queries.archive import Archive
 from web.queries.asking import ask, unavailable
 from web.queries.params import KEYS_MAX, encode_cursor, parse_cursor, parse_limit
 from web.queries.scatter import passed_on
-from web.queries.times import EPOCH_MS_MAX, TimeRange, parse_time_range, refusal
+from web.queries.times import TimeRange, parse_time_range, refusal
 from web.queries.whence import Held, Whence
 
 

@@ -7,17 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from app.models.rules import RuleError, parse_timestamp
+from app.models.moments import read_moment
+from app.models.rules import RuleError
 from web.problem import ItemError, Kind, ProblemError
 
-EPOCH_MS_MAX: Final = 1 << 53
-ACCEPTED: Final = (
-    "expected epoch milliseconds, RFC 3339 such as 2026-01-31T12:00:00Z, "
-    "or a time before now such as -15m (ms, s, m, h, d), or now"
-)
-
-_RELATIVE: Final = re.compile(r"-([0-9]{1,12})(ms|s|m|h|d)")
-_UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _UNESCAPED_PLUS: Final = re.compile(r" ([0-9]{2}:[0-9]{2})$")
 
 
@@ -51,18 +44,11 @@ def parse_moment(query: Mapping[str, str], field: str, now_ms: int) -> int | Non
     text = query.get(field)
     if text is None:
         return None
-    if text == "now":
-        return now_ms
-    relative = _RELATIVE.fullmatch(text)
-    if relative is not None:
-        return max(0, now_ms - int(relative[1]) * _UNITS_MS[relative[2]])
-    if text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= EPOCH_MS_MAX:
-        return int(text)
     try:
         # A plus that was not percent-encoded arrives as a space.
-        return parse_timestamp(_UNESCAPED_PLUS.sub(r"+\1", text))
+        return read_moment(_UNESCAPED_PLUS.sub(r"+\1", text), now_ms)
     except RuleError as exc:
-        raise refusal(field, ACCEPTED) from exc
+        raise refusal(field, str(exc)) from exc
 
 
 def parse_time_range(query: Mapping[str, str], now_ms: int) -> TimeRange:

@@ -12,6 +12,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
 from app.engine.query import Queries
+from app.models.moments import read_length
+from app.models.rules import RuleError
 from tables.lanes import LANES_TABLE, LaneTimes
 from tables.windows.compose import Pane
 from tables.windows.keys import fits
@@ -248,9 +250,10 @@ class Trends:
         if text is None:
             hops = -(-span_ms // (WINDOWS_MAX * advance_ms))
             return max(1, hops) * advance_ms
-        if not (text.isascii() and text.isdigit() and len(text) <= 12):
-            raise refusal("step", "expected milliseconds")
-        step_ms = int(text)
+        try:
+            step_ms = read_length(text)
+        except RuleError as exc:
+            raise refusal("step", str(exc)) from exc
         if step_ms <= 0 or step_ms % advance_ms:
             raise refusal("step", f"expected a multiple of the hop, {advance_ms} ms")
         if -(-span_ms // step_ms) > WINDOWS_MAX:
