@@ -73,7 +73,7 @@ class Headrace(EngineApp):
         self.web_socket: socket.socket | None = None
         self._ingest: IngestProducer | None = None
         self._archiver: Archiver | None = None
-        self._collects = False
+        self._first = False
         self.specs: tuple[AgentSpec, ...] = (
             *normalise_agents(),
             log_events_agent(declared.windows, declared.sessions),
@@ -99,7 +99,7 @@ class Headrace(EngineApp):
         self._ingest = ingest_producer(self, kafka.bootstrap)
         self._archiver = archiver(self, slot.worker_id, kafka)
         # Readings of this machine are shipped once, by the first of its workers.
-        self._collects = slot.number == 0
+        self._first = slot.number == 0
         install_web(self, self._ingest)
 
     def _listen(self, slot: Slot) -> None:
@@ -143,9 +143,8 @@ class Headrace(EngineApp):
             self._ingest.start()
             if self._archiver is not None:
                 self._archiver.start()
-            if self._collects:
-                for collector in collectors(self, self._ingest):
-                    self.add_future(collector)
+            for collector in collectors(self, self._ingest, first=self._first):
+                self.add_future(collector)
         logger.info("Headrace's page: %s", self.conf.canonical_url)
 
     async def on_stop(self) -> None:

@@ -19,7 +19,10 @@ from agents.shipping.brokerlog import run_brokerlog
 from agents.shipping.demo import run_demo
 from agents.shipping.host import run_host
 from agents.shipping.port import SinkError
+from agents.topics import WINDOW_PARTIALS
 from app.broker.properties import Layout
+from app.engine.engine import Engine
+from app.engine.epoch import TaskId
 from app.engine.queries import EngineQueries
 from app.kafka import Kafka
 from app.models.event import LogEvent
@@ -84,8 +87,14 @@ def install_web(app: Headrace, producer: IngestProducer) -> None:
     engine, clock = app.engine, app.clock.now_ms
     queries = EngineQueries(engine, app, engine.clock)
     gateway = LogsGateway(producer, app.settings.ingest_rate, clock, REGISTRY)
-    live = LiveFeed(declared(app.windows, REQUESTS_WINDOW), queries, clock)
-    rounds = AuditRounds(audit_target(app), audited(app.windows, app.sessions), clock, REGISTRY)
+    rounds = AuditRounds(
+        audit_target(app),
+        audited(app.windows, app.sessions),
+        clock,
+        REGISTRY,
+        lambda: is_auditor(engine),
+    )
+    live = LiveFeed(declared(app.windows, REQUESTS_WINDOW), queries, clock, alert=rounds.alert)
     sources = tuple(spec.topic for spec in app.specs)
     archive = Archive(History(app.settings.history_folder, app.settings.namespace))
     deps = WebDeps(
@@ -152,15 +161,32 @@ def audit_target(app: Headrace) -> AuditTarget:
     )
 
 
-def collectors(app: Headrace, producer: IngestProducer) -> list[Coroutine[object, object, None]]:
-    """What this worker does without being asked, if it is the first of its machine.
+def is_auditor(engine: Engine) -> bool | None:
+    """Whether the worker is the one of its group that audits; None between two assignments.
 
-    It audits the ledger, and ships what its settings say.
+    The owner of one partition does, because the group always gives it to one worker and no
+    other. It is one of those whose owners the live feed asks each second: so all hear of what
+    was found.
+    """
+    if engine.membership is None:
+        return None
+    return TaskId(WINDOW_PARTIALS, 0) in engine.tasks
+
+
+def collectors(
+    app: Headrace, producer: IngestProducer, *, first: bool
+) -> list[Coroutine[object, object, None]]:
+    """What this worker does without being asked.
+
+    It audits the ledger when it is its turn; the ``first`` of a machine ships what its settings
+    say.
     """
     settings, clock = app.settings, app.clock
     sink = CollectorSink(producer)
     rounds = app.web.web_app[AUDIT]  # type: ignore[attr-defined]  # the driver is PlainWeb
     running: list[Coroutine[object, object, None]] = [rounds.run()]
+    if not first:
+        return running
     if settings.collect:
         running.append(run_host(sink, clock=clock, folder=settings.home))
         if settings.embedded:

@@ -13,6 +13,8 @@ from app.engine.query import Queries
 from app.settings import Settings
 from tables.windows.spec import WindowSpec
 from web.api import api_routes
+from web.api.accepted import described_parameters
+from web.api.operations import OPERATIONS
 from web.gateway.logs import LogsGateway
 from web.live.feed import REPORT_PATH, LiveFeed
 from web.page import page_routes
@@ -112,7 +114,7 @@ def _view_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
 
 def build_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
     """Every route of the worker, the page's among them."""
-    condition = Condition(deps.settings, deps.queries, deps.registry)
+    condition = Condition(deps.settings, deps.queries, deps.registry, deps.live.alert)
     of_windows = windows.WindowQueries(deps.queries, peers, deps.windows, deps.clock, deps.archive)
     pages = window_pages.WindowPages(deps.queries, peers, deps.windows)
     accounts = ledger.Ledger(deps.queries, peers, deps.sources, deps.audit)
@@ -153,7 +155,7 @@ def install(web_app: web.Application, deps: WebDeps) -> None:
     async def close(_app: web.Application) -> None:
         await peers.close()
 
-    web_app.middlewares.append(problems)
+    web_app.middlewares.extend([problems, described_parameters(OPERATIONS)])
     web_app.add_routes(build_routes(deps, peers))
     for room in deps.rooms:
         room.install(web_app, peers)

@@ -61,6 +61,23 @@ class Report:
         """The worst of the topics'."""
         return worst([line.verdict for line in self.lines])
 
+    @property
+    def alert(self) -> str:
+        """What does not add up and what to do, in a sentence; "" where everything does."""
+        return self.alert_of(1)
+
+    def alert_of(self, most: int) -> str:
+        """The same, naming so many mismatches one by one."""
+        if not self.mismatches:
+            return ""
+        named = "; ".join(each.sentence() for each in self.mismatches[:most])
+        more = len(self.mismatches) - most
+        return (
+            f"the ledger does not balance: {named}{f'; and {more} more' if more > 0 else ''}; "
+            "events were lost or counted twice, or a topic was changed by hand: "
+            "see GET /api/v1/ledger"
+        )
+
     def document(self) -> dict[str, object]:
         """As ``GET /api/v1/ledger`` shows it."""
         return {

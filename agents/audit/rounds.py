@@ -1,4 +1,8 @@
-"""The auditor inside a worker: a round a minute, in a thread, on a small share of a CPU."""
+"""The auditor inside a worker: a round a minute, in a thread, on a small share of a CPU.
+
+Every worker is ready to audit, and one does: whoever owns what the composition root says goes
+with the task. Whoever takes over reads the topics from their beginning.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ SHARE: Final = 0.2
 
 
 class AuditRounds:
-    """Audits for as long as the worker runs, and tells of what does not add up."""
+    """Audits while it is this worker's turn, and tells of what does not add up."""
 
     def __init__(
         self,
@@ -33,12 +37,18 @@ class AuditRounds:
         configured: Audited,
         clock: Callable[[], int],
         registry: CollectorRegistry,
+        mine: Callable[[], bool | None],
         period_s: float = PERIOD_S,
     ) -> None:
-        """``clock`` gives epoch milliseconds."""
+        """``clock`` gives epoch milliseconds.
+
+        ``mine``: whether it is this worker that audits; None: not known at the moment, so what
+        was read so far is kept.
+        """
         self._target = target
         self._configured = configured
         self._clock = clock
+        self._mine = mine
         self._period_s = period_s
         self._mismatch = Gauge(
             "ledger_mismatch",
@@ -46,7 +56,14 @@ class AuditRounds:
             ["topic"],
             registry=registry,
         )
+        self._audited = Gauge(
+            "ledger_audited_timestamp_seconds",
+            "When this worker's last audit ended, Unix time; 0: it has made none",
+            registry=registry,
+        )
         self._stopped = threading.Event()
+        self._reader: Reader | None = None
+        self._auditor: Auditor | None = None
         self._report: Report | None = None
         self._told: frozenset[str] = frozenset()
 
@@ -54,40 +71,64 @@ class AuditRounds:
         """The last round's report; None before the first, and where no rounds are made."""
         return None if self._report is None else self._report.document()
 
+    def alert(self) -> str:
+        """What does not add up, in a sentence; "" where nothing does, or nobody has looked."""
+        return "" if self._report is None else self._report.alert
+
     async def run(self) -> None:
         """Rounds until cancelled."""
         loop = asyncio.get_running_loop()
         thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
-        reader = Reader(self._target, SHARE, self._stopped.is_set)
-        auditor = Auditor(reader, self._configured, self._clock)
         try:
             while True:
                 await asyncio.sleep(self._period_s)
+                mine = self._mine()
+                if mine is None:
+                    continue
+                if not mine:
+                    await loop.run_in_executor(thread, self._leave)
+                    self._forget()
+                    continue
                 try:
-                    self._tell(await loop.run_in_executor(thread, auditor.round))
+                    report = await loop.run_in_executor(thread, self._round)
                 except AuditStoppedError:
                     return
                 except AuditError as exc:
                     logger.warning("the ledger could not be audited: %s", exc)
                 except Exception:  # the auditor must never stop what it audits
                     logger.exception("the ledger could not be audited")
+                else:
+                    self._tell(report)
         finally:
             self._stopped.set()
-            thread.submit(reader.close)
+            thread.submit(self._leave)
             thread.shutdown(wait=False)
+
+    def _round(self) -> Report:
+        """One round. In the audit's thread."""
+        if self._reader is None or self._auditor is None:
+            self._reader = Reader(self._target, SHARE, self._stopped.is_set)
+            self._auditor = Auditor(self._reader, self._configured, self._clock)
+        return self._auditor.round()
+
+    def _leave(self) -> None:
+        """Let go of the broker and of what was read. In the audit's thread."""
+        reader, self._reader, self._auditor = self._reader, None, None
+        if reader is not None:
+            reader.close()
+
+    def _forget(self) -> None:
+        """Say nothing more: what was found is for another worker to find and to tell."""
+        self._report, self._told = None, frozenset()
+        self._mismatch.clear()
 
     def _tell(self, report: Report) -> None:
         self._report = report
+        self._audited.set(report.at_ms / 1000)
         for topic in SOURCES:
             line = next(each for each in report.lines if each.topic == topic)
             self._mismatch.labels(topic).set(line.difference)
-        sentences = [each.sentence() for each in report.mismatches]
-        if sentences and frozenset(sentences) != self._told:
-            more = len(sentences) - FINDINGS_MAX
-            logger.error(
-                "the ledger does not balance: %s%s; events were lost or counted twice, or a "
-                "topic was changed by hand: see GET /api/v1/ledger",
-                "; ".join(sentences[:FINDINGS_MAX]),
-                f"; and {more} more" if more > 0 else "",
-            )
-        self._told = frozenset(sentences)
+        found = frozenset(each.sentence() for each in report.mismatches)
+        if found and found != self._told:
+            logger.error("%s", report.alert_of(FINDINGS_MAX))
+        self._told = found

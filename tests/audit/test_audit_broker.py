@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from itertools import count, islice
 
@@ -43,6 +45,8 @@ from tests.system.harness import (
     total,
     wait_for,
 )
+from web.peers import FORWARDED
+from web.queries.ledger import PATH as LEDGER
 
 pytestmark = pytest.mark.broker
 
@@ -181,30 +185,112 @@ async def test_a_real_ledger_balances_and_a_forged_dead_letter_is_named(
     await alerts(cluster, partition, caplog)
 
 
+class Turn:
+    """The rounds of one worker, whose turn it is when the test says so."""
+
+    def __init__(self, cluster: Cluster, mine: bool) -> None:
+        self.mine: bool | None = mine
+        self.asked = 0
+        self.registry = CollectorRegistry()
+        ticks = count(NOW)
+        self.rounds = AuditRounds(
+            target(cluster), CONFIGURED, lambda: next(ticks), self.registry, self.ask, 0.01
+        )
+
+    def ask(self) -> bool | None:
+        self.asked += 1
+        return self.mine
+
+    def mismatch(self, topic: str) -> float | None:
+        return self.registry.get_sample_value("ledger_mismatch", {"topic": topic})
+
+    async def reported(self) -> dict[str, object]:
+        """The next report."""
+        before = (self.rounds.last() or {}).get("at")
+
+        def probe() -> dict[str, object] | None:
+            last = self.rounds.last()
+            return last if last is not None and last["at"] != before else None
+
+        return await asyncio.to_thread(wait_for, "a round", probe)
+
+    async def turned(self) -> None:
+        """Wait until it has been seen whose turn it is, and what follows is done."""
+        seen = self.asked
+
+        def probe() -> bool | None:
+            return self.asked > seen + 1 or None
+
+        await asyncio.to_thread(wait_for, "the turn seen", probe)
+
+
 async def alerts(cluster: Cluster, partition: int, caplog: pytest.LogCaptureFixture) -> None:
-    """The worker's rounds set the gauge, log once, and tell the endpoint."""
-    registry = CollectorRegistry()
-    ticks = count(NOW)
-    rounds = AuditRounds(target(cluster), CONFIGURED, lambda: next(ticks), registry, period_s=0.0)
-    assert rounds.last() is None
+    """The worker whose turn it is sets the gauges, logs once, and tells; then the next does."""
+    first, second = Turn(cluster, mine=True), Turn(cluster, mine=False)
+    audited = "ledger_audited_timestamp_seconds"
+    assert first.rounds.last() is None
+    assert first.registry.get_sample_value(audited) == 0
     with caplog.at_level(logging.ERROR, "agents.audit.rounds"):
-        running = asyncio.create_task(rounds.run())
-        document = await asyncio.to_thread(wait_for, "a round", rounds.last)
+        running = [asyncio.create_task(each.rounds.run()) for each in (first, second)]
+        document = await first.reported()
+        again = await first.reported()
+        assert document["verdict"] == "mismatch"
+        assert first.registry.get_sample_value(audited) == again["at"] / 1000
+        assert (first.mismatch(LOG_EVENTS) or 0) >= 2
+        assert (first.mismatch(WINDOW_PARTIALS), first.mismatch(ENTITY_EVENTS)) == (1, 0)
+        (told,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+        assert f"{LOG_EVENTS}/{partition}: rejected" in told
+        assert "difference +1" in told
+        assert first.rounds.alert().startswith("the ledger does not balance: ")
+        assert (second.rounds.last(), second.rounds.alert()) == (None, "")
+        assert second.mismatch(LOG_EVENTS) is None
 
-        def later() -> bool | None:
-            return (rounds.last() or document)["at"] != document["at"] or None
+        first.mine = None  # between two assignments nothing that was read is given up
+        await first.turned()
+        assert first.rounds.last() is not None
+        first.mine = True
+        assert (await first.reported())["records_read"] < 100
 
-        await asyncio.to_thread(wait_for, "another round", later)
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
-    assert (registry.get_sample_value("ledger_mismatch", {"topic": LOG_EVENTS}) or 0) >= 2
-    assert registry.get_sample_value("ledger_mismatch", {"topic": WINDOW_PARTIALS}) == 1
-    assert registry.get_sample_value("ledger_mismatch", {"topic": ENTITY_EVENTS}) == 0
-    (told,) = [r for r in caplog.records if r.levelno == logging.ERROR]
-    assert f"{LOG_EVENTS}/{partition}: rejected" in told.getMessage()
-    assert "difference +1" in told.getMessage()
-    assert document["verdict"] == "mismatch"
+        first.mine, second.mine = False, True
+        document = await second.reported()
+        assert document["verdict"] == "mismatch"
+        assert document["records_read"] > COUNT
+        assert second.rounds.alert()
+        await first.turned()
+        assert (first.rounds.last(), first.rounds.alert()) == (None, "")
+        assert first.mismatch(LOG_EVENTS) is None
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+def audit_of(worker: Worker) -> dict[str, object] | None:
+    """What that worker alone has found; None when it has not audited."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{worker.port}{LEDGER}", headers={FORWARDED: "test"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            found: dict[str, object] | None = json.load(reply)["audit"]
+    except OSError:
+        return None
+    return found
+
+
+def test_when_the_worker_that_audits_is_lost_another_one_audits(
+    cluster: Cluster, workers: list[Worker]
+) -> None:
+    entry = ("-m", "tests.audit.worker_entry")
+    workers += [cluster.worker(entry=entry).ready(), cluster.worker(entry=entry).ready()]
+
+    def one() -> tuple[Worker, Worker] | None:
+        found = [audit_of(worker) is not None for worker in workers]
+        first, second = workers
+        return {(True, False): (first, second), (False, True): (second, first)}.get(tuple(found))
+
+    auditing, other = wait_for("one of the two audits", one)
+    auditing.kill()
+    wait_for("the other one audits", lambda: audit_of(other))
 
 
 def forge_dead_letter(cluster: Cluster) -> int:

@@ -145,6 +145,24 @@ async def test_a_partial_answer_says_that_totals_are_too_low(page: Page, feed: F
     await expect(page.get_by_role("status")).to_contain_text("totals too low")
 
 
+async def test_what_is_wrong_is_a_banner_until_it_is_mended(page: Page, feed: Feed) -> None:
+    feed.greeting = live()
+    await page.goto(feed.url)
+    await expect(page.get_by_role("status")).to_have_text("Live")
+    await expect(page.get_by_role("alert")).to_be_hidden()
+    await feed.say(live(1, alert=f"the ledger does not balance: {HOSTILE} {'x' * 500}"))
+    banner = page.get_by_role("alert")
+    await expect(banner).to_contain_text("the ledger does not balance: /<img")
+    assert await banner.locator("img").count() == 0
+    await expect(page.get_by_role("status")).to_have_text("Live")
+    await page.set_viewport_size({"width": 320, "height": 700})
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await feed.say(envelope(2, state="loading", alert="the ledger does not balance"))
+    await expect(banner).to_have_text("the ledger does not balance")
+    await feed.say(live(3))
+    await expect(page.get_by_role("alert")).to_be_hidden()
+
+
 @pytest.mark.parametrize("width", [1280, 800, 360])
 async def test_nothing_moves_when_the_state_changes(page: Page, feed: Feed, width: int) -> None:
     boxes = """() => [...document.querySelectorAll("figure, #table, thead th")].map((element) => {

@@ -139,6 +139,10 @@ class Cluster:
     restoring: set[int] = field(default_factory=set)
     standbys: dict[str, set[int]] = field(default_factory=dict)
     listeners: dict[str, list[CommitListener]] = field(default_factory=dict)
+    stalled: dict[str, str] = field(default_factory=dict)
+    """What stands still, by worker."""
+    alerts: dict[str, str] = field(default_factory=dict)
+    """What is wrong although everything moves, by worker."""
 
     def table(self, partition: int, name: str) -> MemoryTable:
         return self.tables.setdefault((partition, name), MemoryTable())
@@ -240,7 +244,8 @@ class MemoryQueries:
         return []
 
     def live(self) -> tuple[bool, str]:
-        return True, ""
+        stalled = self._cluster.stalled.get(self._worker, "")
+        return not stalled, stalled
 
     def on_commit(self, topic: str, table: str, listener: CommitListener) -> None:
         assert (topic, table) == ("window-partials", SPEC.name)
@@ -325,7 +330,7 @@ async def running_worker(
     cluster = cluster or cluster_of(name)
     clock = clock or Clock()
     queries, sink, registry = MemoryQueries(name, cluster), RecordingSink(), CollectorRegistry()
-    live = LiveFeed(SPEC, queries, clock, period_s)
+    live = LiveFeed(SPEC, queries, clock, period_s, lambda: cluster.alerts.get(name, ""))
     settings = Settings(**(overrides or {}))  # type: ignore[arg-type]
     gateway = LogsGateway(sink, rate, clock, registry)
     app = web.Application()

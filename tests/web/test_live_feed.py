@@ -88,6 +88,27 @@ async def test_a44_8_pages_on_two_workers_see_the_same_totals():
         assert len(partitions) == 20
 
 
+async def test_what_one_worker_knows_to_be_wrong_is_said_by_all_until_it_is_mended():
+    cluster, clock = cluster_of("w1", "w2"), Clock()
+    async with (
+        running_worker(cluster, "w1", clock=clock) as first,
+        running_worker(cluster, "w2", clock=clock) as second,
+    ):
+        cluster.alerts["w1"] = "the ledger does not balance"
+        cluster.restoring = {0}  # what a worker has found it tells before it can count
+        for worker in (first, second):
+            await ticked(worker, clock)
+            health = await worker.json("/api/v1/health")
+            assert "the ledger does not balance" in health["warnings"]
+            async with worker.client.ws_connect("/ws/metrics") as page:
+                assert (await page.receive_json())["alert"] == "the ledger does not balance"
+        cluster.alerts.clear()
+        assert (await ticked(second, clock)).alert == ""
+        async with second.client.ws_connect("/ws/metrics") as page:
+            assert "alert" not in await page.receive_json()
+        assert len((await second.json("/api/v1/health"))["warnings"]) == 1
+
+
 async def test_the_feed_ticks_by_itself():
     async with (
         running_worker(period_s=0.01) as worker,

@@ -42,6 +42,29 @@ async def test_health_says_when_one_disk_holds_everything(
     assert bool(health["warnings"]) == (replication == 1)
 
 
+async def test_health_is_503_with_the_reason_while_something_stands_still():
+    cluster = cluster_of("w1")
+    cluster.stalled["w1"] = "window-partials/2 has committed nothing for 31 s: 7 records to read"
+    async with running_worker(cluster) as worker:
+        async with worker.client.get("/api/v1/health") as response:
+            assert response.status == 503
+            assert response.content_type == "application/problem+json"
+            assert response.headers["Retry-After"] == "5"
+            assert (await response.json(content_type=None))["detail"] == cluster.stalled["w1"]
+        cluster.stalled.clear()
+        assert (await worker.json("/api/v1/health"))["status"] == "UP"
+
+
+async def test_a_ledger_that_does_not_balance_is_a_warning_and_no_reason_to_restart():
+    cluster = cluster_of("w1")
+    three = {"broker": "kafka://a:9092", "replication": 3}
+    async with running_worker(cluster, overrides=three) as worker:
+        assert (await worker.json("/api/v1/health"))["warnings"] == []
+        cluster.alerts["w1"] = "the ledger does not balance"
+        health = await worker.json("/api/v1/health")
+    assert (health["status"], health["warnings"]) == ("UP", ["the ledger does not balance"])
+
+
 async def test_metrics_are_prometheus_text_and_do_not_shadow_the_request_counts():
     async with running_worker() as worker:
         Counter("seen", "Seen", registry=worker.registry).inc(3)

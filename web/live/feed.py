@@ -37,16 +37,27 @@ HISTORY_MAX: Final = 300
 PENDING_MAX: Final = 10_000
 """Changed rows kept until the next sample; with more they are taken in at once."""
 SEED_ROWS_MAX: Final = 64
+ALERT_MAX: Final = 1_000
+"""Characters."""
+
+
+def no_alert() -> str:
+    """Nothing is wrong that would have to be told beside the numbers."""
+    return ""
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a worker tells its peers: its last sample, and how old that is on its own clock."""
+    """What a worker tells its peers: its last sample, and how old that is on its own clock.
+
+    ``alert``: what else they must show, "" for nothing.
+    """
 
     worker: str
     ready: bool
     age_ms: int
     staleness_ms: int
     sample: Sample | None
+    alert: str = ""
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -61,7 +72,8 @@ class Point(msgspec.Struct, frozen=True):
 class Push(msgspec.Struct, frozen=True, omit_defaults=True):
     """The message of ``/ws/metrics``; the first one on a connection carries the history.
 
-    ``staleness_ms`` is the age of the oldest part of it; ``partial``: a worker is missing.
+    ``staleness_ms`` is the age of the oldest part of it; ``partial``: a worker is missing;
+    ``alert``: the sentence of a worker that knows of something wrong, left out for none.
     """
 
     seq: int
@@ -73,6 +85,7 @@ class Push(msgspec.Struct, frozen=True, omit_defaults=True):
     partial: bool
     data: Figures | None = None
     history: list[Point] | None = None
+    alert: str = ""
 
 
 class LiveFeed:
@@ -88,9 +101,14 @@ class LiveFeed:
         queries: Queries,
         clock: Callable[[], int],
         period_s: float = PERIOD_S,
+        alert: Callable[[], str] = no_alert,
     ) -> None:
-        """``spec``: the window shown; ``clock`` gives epoch milliseconds."""
+        """``spec``: the window shown; ``clock`` gives epoch milliseconds.
+
+        ``alert``: what this worker alone knows to be wrong.
+        """
         self._period_s = period_s
+        self._own_alert = alert
         self._spec = spec
         self._queries = queries
         self._clock = clock
@@ -122,6 +140,10 @@ class LiveFeed:
                 await task
         await self.hub.close()
 
+    def alert(self) -> str:
+        """What any of the workers knows to be wrong, as of the last second; "" for nothing."""
+        return self._own_alert() or self._last.alert
+
     def on_commit(self, partition: int, changes: Mapping[bytes, Any]) -> None:
         """Commit listener: remember the rows, look at them once a second."""
         rows = self._pending.setdefault(partition, {})
@@ -143,6 +165,7 @@ class LiveFeed:
                 age_ms=0 if sample is None else max(0, now_ms - sample.ts),
                 staleness_ms=self._staleness_ms() if ready else 0,
                 sample=sample,
+                alert=self._own_alert(),
             )
         )
 
@@ -200,6 +223,9 @@ class LiveFeed:
             ),
             partial=moving or len(answered) < asked or any(sample.truncated for sample in samples),
             data=figures,
+            alert=next(filter(None, (self._own_alert(), *(each.alert for each in reports))), "")[
+                :ALERT_MAX
+            ],
         )
 
     def _loading(self, seq: int) -> Push:
@@ -211,6 +237,7 @@ class LiveFeed:
             workers=0,
             staleness_ms=0,
             partial=True,
+            alert=self._own_alert(),
         )
 
     def _greeting(self) -> str:

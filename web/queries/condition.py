@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -21,11 +22,15 @@ UNREPLICATED = (
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """``GET /ready``, ``/api/v1/health`` and ``/metrics``."""
+    """``GET /ready``, ``/api/v1/health`` and ``/metrics``.
+
+    ``alert``: what is wrong although everything moves, "" for nothing.
+    """
 
     settings: Settings
     queries: Queries
     registry: CollectorRegistry
+    alert: Callable[[], str]
 
     async def ready(self, _request: web.Request) -> web.Response:
         """200 once every assigned partition is restored, 503 with what is awaited before."""
@@ -37,18 +42,22 @@ class Condition:
     async def health(self, _request: web.Request) -> web.Response:
         """200 while commits move positions on or nothing is behind, 503 with the reason otherwise.
 
-        Warns when durability is that of one disk.
+        Warns when durability is that of one disk, and of what no restart of this worker mends.
         """
         live, reason = self.queries.live()
         if not live:
             raise ProblemError(Kind.UNAVAILABLE, reason, retry_after_s=5)
+        alert = self.alert()
         replication = self.settings.replication or (1 if self.settings.embedded else 3)
         return json_response(
             {
                 "status": "UP",
                 "worker": self.queries.worker,
                 "replication": replication,
-                "warnings": [UNREPLICATED] if replication == 1 else [],
+                "warnings": [
+                    *([UNREPLICATED] if replication == 1 else []),
+                    *([alert] if alert else []),
+                ],
             }
         )
 

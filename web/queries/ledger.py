@@ -23,7 +23,7 @@ LastVerdict = Callable[[], Verdict | None]
 
 
 def no_verdict() -> None:
-    """This worker has no auditor: the first of a machine has it."""
+    """This worker has not audited: one of the group does."""
     return
 
 

@@ -98,6 +98,11 @@ function showFooter({ worker, workers, staleness_ms: staleness }) {
   setText(byId("staleness"), `${format.joined(format.millis(staleness))} behind the stream`);
 }
 
+function showAlert({ alert = "" }) {
+  setText(byId("alert"), alert);
+  byId("alert").hidden = !alert;
+}
+
 function showData(message) {
   const { rate, error_rate, p95_ms, endpoints } = message.data;
   points = merge(points, message.history ?? [], { ts: message.ts, rate, error_rate, p95_ms });
@@ -128,6 +133,7 @@ feed("/ws/metrics", {
     last = message;
     if (message.state === "live") showData(message);
     showFooter(message);
+    showAlert(message);
     showStatus();
   },
   onLink(next) {
