@@ -13,6 +13,8 @@ from app.engine.query import Queries
 from app.settings import Settings
 from tables.windows.spec import WindowSpec
 from web.api import api_routes
+from web.api.accepted import described_parameters
+from web.api.operations import OPERATIONS
 from web.gateway.logs import LogsGateway
 from web.live.feed import REPORT_PATH, LiveFeed
 from web.page import page_routes
@@ -153,7 +155,7 @@ def install(web_app: web.Application, deps: WebDeps) -> None:
     async def close(_app: web.Application) -> None:
         await peers.close()
 
-    web_app.middlewares.append(problems)
+    web_app.middlewares.extend([problems, described_parameters(OPERATIONS)])
     web_app.add_routes(build_routes(deps, peers))
     for room in deps.rooms:
         room.install(web_app, peers)

@@ -33,8 +33,9 @@ class Operation:
     """One method of one path.
 
     ``answers`` are the statuses besides the problems any request may meet; ``answer`` is
-    the type of a success (None: said by ``about`` alone); ``body`` the schema of what is
-    sent. ``admin`` operations need the bearer token.
+    the type of a success (None: said by ``about`` alone), ``headers`` what it tells beside its
+    body; ``body`` the schema of what is sent, by content type, gzip accepted. ``admin``
+    operations need the bearer token.
     """
 
     method: Literal["get", "post", "put", "delete"]
@@ -44,7 +45,8 @@ class Operation:
     params: tuple[Param, ...] = ()
     answers: tuple[int, ...] = (200, 400, 503)
     answer: Any = None
-    body: Schema | None = None
+    body: Mapping[str, Schema] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     content: str = "application/json"
     admin: bool = False
 
@@ -95,19 +97,27 @@ def _operation(each: Operation, of_type: Mapping[int, Schema]) -> dict[str, Any]
         "tags": [each.tag],
         "summary": each.about.split(". ")[0].rstrip("."),
         "description": each.about,
-        "parameters": [_param(param) for param in each.params],
+        "parameters": [_param(param) for param in (*each.params, *_of_body(each))],
         "responses": {
-            str(status): _response(each, status, of_type) for status in sorted(each.answers)
+            str(status): _response(each, status, of_type)
+            for status in sorted({*each.answers, HTTPStatus.BAD_REQUEST})
         },
     }
     if each.body is not None:
         made["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": each.body}},
+            "content": {content: {"schema": schema} for content, schema in each.body.items()},
         }
     if each.admin:
         made["security"] = [{"admin": []}]
     return made
+
+
+def _of_body(each: Operation) -> tuple[Param, ...]:
+    if each.body is None:
+        return ()
+    about = "gzip: the body is compressed. What it expands to counts for its limit"
+    return (Param("Content-Encoding", about, {"type": "string", "enum": ["gzip"]}, "header"),)
 
 
 def _name(each: Operation) -> str:
@@ -135,6 +145,10 @@ def _response(each: Operation, status: int, of_type: Mapping[int, Schema]) -> di
         if each.content != "application/json":
             schema = TEXT
         made["content"] = {each.content: {"schema": schema}}
+        if each.headers:
+            made["headers"] = {
+                name: {"schema": TEXT, "description": about} for name, about in each.headers.items()
+            }
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         made["headers"] = {"Retry-After": {"schema": INTEGER, "description": "Seconds to wait"}}
     return made

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from tables.windows.answer import STATES
-from web.api.document import TEXT, Operation, Param
+from web.api.document import TEXT, Operation, Param, Schema
 from web.api.params import CONSISTENCY, CURSOR, FROM, LIMIT, TO
 from web.entities.operations import ENTITY_OPERATIONS
+from web.gateway.body import BODY_BYTES_MAX
+from web.gateway.logs import NDJSON
+from web.gateway.parse import BATCH_MAX
+from web.queries.archive import KeyWindows
+from web.queries.consumers import ConsumersAnswer
 from web.queries.digests import LatencyDigest
+from web.queries.ledger import LedgerAnswer
+from web.queries.monitoring import Found
+from web.queries.requests import HEADERS
 from web.queries.session_operations import SESSION_OPERATIONS
 from web.queries.trends import Trend, TrendHistory
+from web.queries.views import Anomaly, ErrorRate, Latency
+from web.queries.window_pages import WindowList
 
 ENDPOINT: Final = Param("endpoint", "This endpoint alone")
 KEYED: Final = (200, 400, 404, 503, 504)
@@ -32,8 +43,21 @@ _EVENT: Final = {
         "user_id": TEXT,
     },
 }
-_EVENTS: Final = {"oneOf": [_EVENT, {"type": "array", "items": _EVENT, "maxItems": 1000}]}
-_INGEST: Final = "One event or an array of at most 1 000. 202 once the broker has acknowledged."
+_BATCH: Final = {"type": "array", "items": _EVENT, "minItems": 1, "maxItems": BATCH_MAX}
+_LINES: Final = {
+    "type": "string",
+    "description": f"An event a line, at most {BATCH_MAX}",
+    "examples": ['{"source": "shop", "message": "paid"}\n{"source": "shop", "status": 500}\n'],
+}
+_EVENTS: Final[Mapping[str, Schema]] = {
+    "application/json": {"oneOf": [_EVENT, _BATCH]},
+    **dict.fromkeys(sorted(NDJSON), _LINES),
+}
+_INGEST: Final = (
+    "One event, or at most 1 000 as an array or as lines (NDJSON). 202 once the broker has "
+    "acknowledged: the event's id, or what became of each item. The body is at most "
+    f"{BODY_BYTES_MAX} bytes, also after decompression."
+)
 _INGESTED: Final = (202, 400, 408, 413, 415, 429, 503)
 
 _INGEST_OPERATIONS: Final = tuple(
@@ -50,6 +74,7 @@ _WINDOWS: Final = (
         "at a time, over all workers.",
         (Param("name", "Window of config/windows.yaml", where="path"), LIMIT, CURSOR),
         (200, 400, 404, 503),
+        WindowList,
     ),
     Operation(
         "get",
@@ -65,6 +90,7 @@ _WINDOWS: Final = (
             CONSISTENCY,
         ),
         KEYED,
+        KeyWindows,
     ),
     Operation(
         "get",
@@ -72,6 +98,8 @@ _WINDOWS: Final = (
         "Monitoring",
         "Events per endpoint over the last five minutes. The busiest 1 000.",
         answers=(200, 503),
+        answer=dict[str, int],
+        headers=HEADERS,
     ),
     Operation(
         "get",
@@ -80,6 +108,7 @@ _WINDOWS: Final = (
         "Error rate per endpoint, by status class and code, over five minutes.",
         (ENDPOINT,),
         (200, 503),
+        Found[ErrorRate],
     ),
     Operation(
         "get",
@@ -88,6 +117,7 @@ _WINDOWS: Final = (
         "Latency quantiles per endpoint over the last five minutes.",
         (ENDPOINT,),
         (200, 503),
+        Found[Latency],
     ),
     Operation(
         "get",
@@ -103,9 +133,11 @@ _WINDOWS: Final = (
         "get",
         "/metrics/anomalies",
         "Monitoring",
-        "Closed minutes beyond three sigma of the sixty before them.",
+        "Closed minutes beyond three sigma of the sixty before them. A minute without a request "
+        "has no window: it is neither judged nor a part of what others are judged by.",
         (ENDPOINT,),
         (200, 503),
+        Found[Anomaly],
     ),
 )
 
@@ -138,7 +170,7 @@ _TRENDS: Final = (
             Param("window", "Label of the size, such as 1m"),
             FROM,
             TO,
-            Param("step", "Milliseconds between windows, a multiple of the hop"),
+            Param("step", "Between windows: such as 1m, or milliseconds; a multiple of the hop"),
         ),
         KEYED,
         TrendHistory,
@@ -153,6 +185,7 @@ _WORKER: Final = (
         "How every record of every source partition ended. In = applied + late + duplicate "
         "+ rejected.",
         answers=(200, 503),
+        answer=LedgerAnswer,
     ),
     Operation(
         "get",
@@ -161,6 +194,7 @@ _WORKER: Final = (
         "How far every partition is read, and by whom: position, committed, lag, batch size, "
         "paused.",
         answers=(200, 503),
+        answer=ConsumersAnswer,
     ),
     Operation("get", "/ready", "Operations", "Whether every partition is restored", (), (200, 503)),
     Operation(

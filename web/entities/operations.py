@@ -40,7 +40,7 @@ ENTITY_OPERATIONS: Final = (
         "202 once the broker has acknowledged; an older version changes nothing.",
         (_TYPE, _ID),
         (202, 400, 408, 413, 415, 429, 503),
-        body=_CHANGE,
+        body={"application/json": _CHANGE},
     ),
     Operation(
         "post", f"{PATH}/{{type}}", "Entities", "Always 400: the id is missing", (_TYPE,), (400,)

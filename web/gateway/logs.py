@@ -24,7 +24,8 @@ TOPIC: Final = "application-logs"
 REQUESTS_MAX: Final = 256
 """Requests being read or acknowledged at once."""
 
-_NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
+NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
+"""Content types of one event a line."""
 
 
 class EventSink(Protocol):
@@ -114,7 +115,7 @@ class LogsGateway:
     async def _items(request: web.Request) -> Parsed:
         raw = await read_body(request)
         try:
-            parsed = parse_body(raw, ndjson=request.content_type in _NDJSON)
+            parsed = parse_body(raw, ndjson=request.content_type in NDJSON)
         except MalformedError as exc:
             raise ProblemError(
                 Kind.INVALID,

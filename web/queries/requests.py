@@ -33,6 +33,17 @@ KEYS_READ_MAX: Final = 10_000
 """Keys looked at per partition; with more, the header Headrace-Truncated says so."""
 
 
+HEADERS: Final = {
+    "Headrace-Partitions": "Partitions in the answer",
+    "Headrace-Worker": "Who was asked",
+    "Headrace-Watermark-Ms": "Least watermark of them, epoch ms; absent: no lane is awake",
+    "Headrace-Staleness-Ms": "Age of the oldest change that may not be in the answer",
+    "Headrace-Partial": "true when workers are missing",
+    "Headrace-Missing": "The workers without which it is",
+    "Headrace-Truncated": "true when there are more endpoints than are told or looked at",
+}
+
+
 class Report(Spread, frozen=True, kw_only=True):
     """What a worker tells its peers: sums of its own partitions."""
 
