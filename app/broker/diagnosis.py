@@ -34,6 +34,11 @@ _CAUSES = (
         "the Java found is too old: put Java 17 or newer on the PATH",
     ),
     (
+        re.compile(r"UnsupportedVersionException: Can't read version"),
+        "a newer Kafka wrote its data, which this one cannot read: set HEADRACE_HOME to another "
+        "folder, or go back to the Headrace that wrote it",
+    ),
+    (
         re.compile(r"Permission denied|AccessDeniedException|Read-only file system"),
         "it may not write its data folder: give the folder back to your user, or set HEADRACE_HOME",
     ),

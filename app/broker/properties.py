@@ -115,8 +115,6 @@ def server_properties(layout: Layout, ports: Ports) -> str:
         "transaction.state.log.replication.factor": 1,
         "transaction.state.log.min.isr": 1,
         # A dead worker's open transaction holds back its successor until this scan ends it.
-        # Longer than the session: a transaction aborted while a killed broker still counts as
-        # alive would never get its markers, and hold its partitions for ever.
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": 2_000,
         "group.initial.rebalance.delay.ms": 0,
         "group.min.session.timeout.ms": 1_000,

@@ -67,7 +67,8 @@ class GroupOffsets:
         ]
         return (
             f"a transaction that its producer has not ended holds {', '.join(held) or 'some'}; "
-            "the broker ends it after its transaction timeout"
+            "the broker ends it after its transaction timeout; kafka-transactions.sh find-hanging "
+            "names one that hangs"
         )
 
     def _held(self, topic: str, partition: int) -> bool:

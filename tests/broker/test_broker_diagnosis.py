@@ -12,6 +12,11 @@ from app.broker.diagnosis import cause_of_exit, last_words
         ("Error occurred: Could not reserve enough space for 393216KB object heap", "memory"),
         ("java.lang.UnsupportedClassVersionError: kafka/Kafka", "too old"),
         ("java.nio.file.AccessDeniedException: /d/meta.properties", "may not write"),
+        (
+            "Caused by: org.apache.kafka.common.errors.UnsupportedVersionException: "
+            "Can't read version 4 of BrokerEndpoint",
+            "newer Kafka",
+        ),
     ],
 )
 def test_a_known_cause_says_what_to_do(said, advice):
