@@ -10,25 +10,25 @@ from pathlib import Path
 from tests.faults.fleet import SESSION_TIMEOUT_MS, TOPICS, Fleet, Member
 from tests.faults.pulse import Pulse
 from tests.faults.run import Outcome, drill
-from tests.faults.trap import HOLD, STEPS
+from tests.faults.trap import HOLD, KILL_STEPS
 from tests.system.harness import committed_windows, total, wait_for
 
 IDLE_S = 30.0
 """Longest that a partition may stand still while workers are restarted in turn."""
-TAKE_OVER_S = SESSION_TIMEOUT_MS / 1000 + 60.0
+TAKE_OVER_S = SESSION_TIMEOUT_MS / 1000 + 30.0
 """Within this the others own what a killed worker owned."""
 NOT_COMMITTED = "epoch not committed"
 
 
 def kill_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
-    """Four kills of two workers within 20 to 80 % with an epoch open, one of them with its disk."""
-    with drill("kill", bootstrap, home, seed, total=40_000) as run:
+    """A kill at each step of a commit, of either worker, within 20 to 80 %; one loses its disk."""
+    with drill("kill", bootstrap, home, seed, total=48_000) as run:
         workers, load, draw = run.workers, run.load, run.draw
-        steps = draw.sample(STEPS, len(STEPS))
-        wiped = draw.randrange(4)
+        steps = draw.sample(KILL_STEPS, len(KILL_STEPS))
+        wiped = draw.randrange(len(steps))
         for number, step in enumerate(steps):
-            at = 0.22 + 0.14 * number
-            run.until(at, hold=at + 0.12)
+            at = 0.22 + 0.12 * number
+            run.until(at, hold=at + 0.1)
             victim = workers.members[draw.randrange(2)]
             share = _killed(workers, victim, step, draw.randint(1, 4), load.total)
             lost = number == wiped

@@ -17,9 +17,10 @@ from agents.topics import APPLICATION_LOGS, LATE_EVENTS, LOG_EVENTS
 from tests.faults.fleet import fleet
 from tests.faults.garbage import READ_TOPICS, GarbageFeeder, garbage
 from tests.faults.load import START_MS, CommittedCount
+from tests.faults.reference import DrillReference
 from tests.faults.run import Outcome
 from tests.faults.verify import await_windows, check_ledger, check_windows, dead_coordinates
-from tests.system.harness import Cluster, Feeder, Reference, events, read_topic, wait_for
+from tests.system.harness import Cluster, Feeder, events, read_topic, wait_for
 
 CHUNK = 60
 RATE = 200
@@ -43,7 +44,7 @@ def garbage_drill(bootstrap: str, home: Path, seed: int) -> Outcome:
         cluster, (worker,) = workers.cluster, workers.members
         kinds = [(odd, topic) for odd in garbage(seed) for topic in READ_TOPICS]
         draw.shuffle(kinds)
-        reference, feeder, dirt = Reference(), Feeder(cluster), GarbageFeeder(cluster)
+        reference, feeder, dirt = DrillReference(), Feeder(cluster), GarbageFeeder(cluster)
         counter = CommittedCount(cluster)
         try:
             for (odd, topic), chunk in zip(kinds, _chunks(seed, len(kinds)), strict=True):
@@ -80,7 +81,7 @@ def foreign_transactions_drill(bootstrap: str, home: Path, seed: int) -> Outcome
     draw.shuffle(fates)
     with fleet(bootstrap, home, names=("a",)) as workers:
         cluster = workers.cluster
-        reference, feeder, counter = Reference(), Feeder(cluster), CommittedCount(cluster)
+        reference, feeder, counter = DrillReference(), Feeder(cluster), CommittedCount(cluster)
         producer, dying = transactional(cluster, "one"), transactional(cluster, "two")
         counted = 0
         try:

@@ -13,14 +13,15 @@ import msgspec
 from agents.topics import APPLICATION_LOGS, LOG_EVENTS, WINDOW_PARTIALS
 from agents.windows.repartition import decode_partial
 from app.engine.chunks import decode_chunk
-from tests.system.harness import Cluster, Feeder, Reference, events
+from tests.faults.reference import REQUESTS, DrillReference
+from tests.system.harness import Cluster, Feeder, events
 
 START_MS = 1_790_000_000_000
 EVENTS_PER_EVENT_SECOND = 500
 """Event time runs this slowly so that a drill crosses minutes; a backlog must stay below the
 windows' grace of 30 s, or being late would be right."""
 BACKLOG_MAX = 5_000
-WINDOW = "requests_per_endpoint"
+USERS = 40
 
 
 class CommittedCount:
@@ -61,7 +62,7 @@ def _counted(raw: bytes) -> int:
         partials = [decode_partial(part) for part in decode_chunk(raw).partials]
     except (ValueError, msgspec.MsgspecError, RecursionError):
         return 0
-    return sum(stats.count for (name, _, _), stats in partials if name == WINDOW)
+    return sum(stats.count for (name, _, _), stats in partials if name == REQUESTS)
 
 
 class Load:
@@ -79,7 +80,7 @@ class Load:
         self.limit = 1.0
         self.fed = 0
         self.committed = 0
-        self.reference = Reference()
+        self.reference = DrillReference()
         self.normalised: dict[bytes, list[str]] = defaultdict(list)
         """Ids fed by way of ``application-logs``, in order, by the key they get downstream."""
         self._events = events(
@@ -131,7 +132,8 @@ class Load:
             self._error = exc
 
     def _feed(self, count: int) -> None:
-        for event in itertools.islice(self._events, max(0, count)):
+        for made in itertools.islice(self._events, max(0, count)):
+            event = {**made, "user_id": f"user-{self.fed % USERS}"}
             topic = APPLICATION_LOGS if self.fed % 3 == 0 else LOG_EVENTS
             if topic == APPLICATION_LOGS:
                 self.normalised[event["service"].encode()].append(event["event_id"])

@@ -8,13 +8,12 @@ from typing import Any
 
 from agents.topics import LOG_EVENTS
 from tests.faults.load import START_MS, CommittedCount
+from tests.faults.reference import DrillReference
 from tests.faults.verify import await_windows, check_ledger
 from tests.system.harness import (
     WINDOW_MS,
     Cluster,
     Feeder,
-    Reference,
-    committed_windows,
     events,
     wait_for,
 )
@@ -34,7 +33,7 @@ class Steady:
     """Feeds part by part and waits until each is counted."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self.reference = Reference()
+        self.reference = DrillReference()
         self._cluster = cluster
         self._feeder = Feeder(cluster)
         self._counter = CommittedCount(cluster)
@@ -56,8 +55,8 @@ class Steady:
         await_windows(self._cluster, self._fed)
 
     def exact(self) -> None:
-        """Windows equal the reference, and the ledger balances. No worker runs any more."""
-        assert not self.reference.differences(committed_windows(self._cluster))
+        """All state equals the reference, and the ledger balances. No worker runs any more."""
+        self.reference.check(self._cluster)
         check_ledger(self._cluster)
 
     def close(self) -> None:

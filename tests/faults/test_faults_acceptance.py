@@ -16,7 +16,7 @@ from tests.faults.drills_delivery import redelivery_drill
 from tests.faults.drills_input import in_transaction, transactional
 from tests.faults.fleet import Member, fleet
 from tests.faults.steady import Steady, parts
-from tests.faults.trap import POISON
+from tests.faults.trap import POISON, STORED
 from tests.faults.verify import dead_coordinates, event_id, final_windows
 from tests.system.harness import (
     CHECKOUT,
@@ -78,7 +78,7 @@ def test_a34_3_a34_6_a_record_that_breaks_the_handler_is_dead_lettered_and_delay
 def test_a42_3_a44_6_kills_before_and_after_commit_with_disk_kept_and_wiped_change_no_total(
     kafka: str, tmp_path: Path
 ) -> None:
-    kills = itertools.product(("offsets_sent", "committed"), (False, True))
+    kills = itertools.product(("offsets_sent", "committed", STORED), (False, True))
     with (
         fleet(kafka, tmp_path / "quiet") as quiet,
         fleet(kafka, tmp_path / "killed") as shaken,
@@ -89,7 +89,7 @@ def test_a42_3_a44_6_kills_before_and_after_commit_with_disk_kept_and_wiped_chan
         member = shaken.add("a")
         for workers in (quiet, shaken):
             wait_for("the worker is ready", workers.shared)
-        for (step, wipes), part in zip(kills, parts(4, seed=44), strict=True):
+        for (step, wipes), part in zip(kills, parts(6, seed=44), strict=True):
             member.trap.arm(step)
             undisturbed.feed(part)
             steady.feed(part)

@@ -23,7 +23,9 @@ POISON = b"what no step has foreseen"
 """A record that holds this makes the worker's step raise."""
 STEPS = ("begun", "produced", "offsets_sent", "committed")
 """Steps at which an epoch is open: not yet in the local store."""
-
+STORED = "stored"
+"""The step after them: the local store has it, and the worker does not know yet."""
+KILL_STEPS = (*STEPS, STORED)
 
 HOLD = 0
 """Instead of a signal: the thread of the commits stays at the step until it is let go."""

@@ -13,14 +13,14 @@ import confluent_kafka as ck
 from agents.audit.auditor import TOPICS, Auditor
 from agents.audit.facts import audited
 from agents.audit.reader import AuditTarget, Reader
-from agents.topics import DEAD_LETTERS, LATE_EVENTS, LOG_EVENTS, WINDOWS_FINAL
+from agents.topics import DEAD_LETTERS, LATE_EVENTS, LOG_EVENTS
 from tables.sessions.config import load_sessions
 from tables.windows.spec import load_windows
 from tests.faults.load import CommittedCount, Load
+from tests.faults.reference import WINDOWS, DrillReference, committed_visits, latest_finals
 from tests.system.harness import (
     CHECKOUT,
     Cluster,
-    Reference,
     Row,
     committed_windows,
     read_topic,
@@ -35,23 +35,30 @@ Coordinates = tuple[str, int, int]
 
 
 def finish(load: Load) -> None:
-    """Let the load come to its end, and wait until all of it is committed, in windows too."""
+    """Let the load come to its end, and wait until windows and sessions hold all of it."""
     load.limit = 1.0
     wait_for("everything is committed", load.finished, 180)
     await_windows(load.cluster, load.total)
 
+    def held() -> bool | None:
+        return sum(visit[-1] for visit in committed_visits(load.cluster)) >= load.total or None
+
+    wait_for(f"sessions hold {load.total} events", held)
+
 
 def await_windows(cluster: Cluster, events: int) -> None:
     """Wait until the committed windows hold so many events."""
+    for window in WINDOWS:
 
-    def held() -> bool | None:
-        return total(committed_windows(cluster)) >= events or None
+        def held(window: str = window) -> bool | None:
+            return total(committed_windows(cluster, window)) >= events or None
 
-    wait_for(f"windows hold {events} events", held)
+        wait_for(f"{window} holds {events} events", held)
 
 
 def check_exact(cluster: Cluster, load: Load) -> None:
-    """Windows equal the reference, ids are there once and in order, the ledger balances."""
+    """Windows and sessions equal the reference, ids are there once and in order, the ledger
+    balances."""
     check_windows(cluster, load.reference, load.total)
     assert load.committed == load.total
     records = read_topic(cluster, LOG_EVENTS)
@@ -105,10 +112,9 @@ def check_ledger(cluster: Cluster) -> None:
     assert report.verdict == "balanced", "\n".join([report.verdict, *wrong, *report.notes])
 
 
-def check_windows(cluster: Cluster, reference: Reference, events: int) -> None:
-    """Every window equals the reference, in full, and so do the partials on their way."""
-    differences = reference.differences(committed_windows(cluster))
-    assert not differences, "\n".join(differences[:20])
+def check_windows(cluster: Cluster, reference: DrillReference, events: int) -> None:
+    """All state and final records equal the reference, and so do the partials on their way."""
+    reference.check(cluster)
     counter = CommittedCount(cluster)
     try:
         wait_for("all partials read", lambda: counter.poll() >= events or None)
@@ -121,25 +127,14 @@ def final_windows(
     cluster: Cluster, window: str = "requests_per_endpoint"
 ) -> dict[Row, dict[str, Any]]:
     """Figures of the latest final record of each window; no id may be there twice."""
-    ids: Counter[str] = Counter()
-    latest: dict[Row, dict[str, Any]] = {}
-    for message in read_topic(cluster, WINDOWS_FINAL):
-        record = json.loads(message.value() or b"")
-        ids[record["id"]] += 1
-        row = (record["key"], record["start"])
-        if (
-            record["name"] == window
-            and record["revision"] > latest.get(row, {"revision": 0})["revision"]
-        ):
-            latest[row] = record
-    assert not (twice := [each for each, times in ids.items() if times > 1]), twice[:3]
     return {
-        row: {
+        (key, start): {
             "count": record["count"],
             "errors": record["errors"],
-            **{name: round(record[name] * 1000) for name in ("sum", "min", "max")},
+            **{figure: round(record[figure] * 1000) for figure in ("sum", "min", "max")},
         }
-        for row, record in latest.items()
+        for (name, key, start), record in latest_finals(cluster).items()
+        if name == window
     }
 
 
