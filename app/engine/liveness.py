@@ -22,6 +22,8 @@ class Sight:
     ``restored`` counts changelog offsets passed by the restore under way. ``lag``: records not
     read, None while that is not known; ``uncommitted``: read, and not yet committed.
     ``waiting_for`` says what a partition that does not run waits for, "" for a running one.
+    ``answer`` is another number with each answer of the broker to a fetch: what is known of the
+    log's end is as old as the last one.
     """
 
     committed: int | None
@@ -29,16 +31,19 @@ class Sight:
     lag: int | None
     uncommitted: int = 0
     waiting_for: str = ""
+    answer: int | None = None
 
     @property
     def at_rest(self) -> bool:
-        """Whether there is nothing to do."""
+        """Whether there is nothing to do, as far as is known."""
         return self.lag == 0 and not self.uncommitted and not self.waiting_for
 
     def why(self) -> str:
         """What there is to do, or what is in the way of it."""
         if self.waiting_for:
             return f"waiting for {self.waiting_for}"
+        if self.at_rest:
+            return "no fetch was answered since, look whether the worker reaches the broker"
         behind = "an unknown number of" if self.lag is None else f"{self.lag}"
         read = f", {self.uncommitted} read and not committed" if self.uncommitted else ""
         return f"{behind} records to read{read}"
@@ -61,6 +66,7 @@ class _Best:
     committed: int | None
     restored: int
     since_s: float
+    answer: int | None
 
 
 @dataclass(slots=True)
@@ -68,7 +74,8 @@ class Liveness:
     """Remembers when each partition last came further than ever, and how long there is no group.
 
     Falling back to a former position, and passing again what was passed before, is no
-    movement. Only a new assignment may begin elsewhere.
+    movement. Only a new assignment may begin elsewhere. Nothing to do is rest while the broker
+    goes on saying so.
     """
 
     stall_s: float
@@ -118,13 +125,14 @@ class Liveness:
 
 def _best(before: _Best | None, sight: Sight, assignment: Membership, now_s: float) -> _Best:
     if before is None:
-        return _Best(assignment, sight.committed, sight.restored, now_s)
+        return _Best(assignment, sight.committed, sight.restored, now_s, sight.answer)
     if sight.committed is None:
         if sight.restored <= before.restored:
             return before
         return replace(before, restored=sight.restored, since_s=now_s)
     known = before.committed
     elsewhere = before.assignment != assignment and sight.committed != known
-    if known is None or sight.committed > known or elsewhere or sight.at_rest:
-        return _Best(assignment, sight.committed, 0, now_s)
-    return replace(before, assignment=assignment)
+    resting = sight.at_rest and sight.answer != before.answer
+    if known is None or sight.committed > known or elsewhere or resting:
+        return _Best(assignment, sight.committed, 0, now_s, sight.answer)
+    return replace(before, assignment=assignment, answer=sight.answer)

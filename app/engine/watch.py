@@ -18,6 +18,8 @@ from app.engine.task import Task, TaskState
 STALL_S = 30.0
 """Twice the longest pause a healthy partition makes: a rebalance after a kill."""
 STATE_SIZE_EVERY = 10
+NAMED_MAX = 5
+"""Partitions that stand still named one by one: mostly all do, for one reason."""
 
 
 class Watch:
@@ -84,8 +86,10 @@ class Watch:
         self._failure = failure
 
     def stalled(self) -> list[str]:
-        """What should move and does not, each with the reason."""
+        """What should move and does not, each with the reason; no more than :data:`NAMED_MAX`."""
         found = self._liveness.stalled(self._sights, self._clock.monotonic())
+        if len(found) > NAMED_MAX:
+            found[NAMED_MAX:] = [f"and {len(found) - NAMED_MAX} more"]
         if found and self._failure:
             found.append(f"the last commit failed: {self._failure}")
         return found
@@ -94,8 +98,15 @@ class Watch:
 def _sight(task: Task, reach: Reach | None, restore: Progress) -> Sight:
     if task.state not in (TaskState.RUNNING, TaskState.HALTED):
         return Sight(None, restore.passed, None, 0, restore.waiting_for or "the broker")
-    uncommitted = task.position - task.committed_position
-    return Sight(task.committed_position, 0, task_lag(task, reach), uncommitted, task.halted_by)
+    end = None if reach is None else reach.appended(task.id)
+    return Sight(
+        task.committed_position,
+        0,
+        task_lag(task, reach),
+        task.position - task.committed_position,
+        task.halted_by,
+        None if end is None else end.answer,
+    )
 
 
 def _read_to(task: Task, reach: Reach) -> int:

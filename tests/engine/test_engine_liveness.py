@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,11 @@ from app.engine.epoch import TaskId
 from app.engine.liveness import Liveness, Sight
 from app.engine.membership import Membership
 from app.engine.queries import EngineQueries
+from app.engine.reading import LogEnd
 from app.engine.spec import FailurePolicy
 from app.engine.task import TaskState
 from app.engine.transaction import CommitFailedError
-from app.engine.watch import STALL_S
+from app.engine.watch import NAMED_MAX, STALL_S
 from app.settings import Settings
 from tests.engine.rig import MEMBERSHIP, SOURCE, RecordingFlow, Rig, batch, counting_agent
 from tests.engine.test_engine_failures import poison_step
@@ -38,14 +40,17 @@ class Watched:
 
     liveness: Liveness = field(default_factory=lambda: Liveness(STALL_S))
     now_s: float = 1_000.0
+    answering: bool = True
 
     def see(
         self, sight: Sight | None, seconds: int = 1, membership: Membership | None = MEMBERSHIP
     ) -> list[str]:
         """What is said after the partition (None: there is none) was seen so for so long."""
-        sights = {} if sight is None else {SOURCE: sight}
+        sights: dict[TaskId, Sight] = {}
         for _ in range(seconds):
             self.now_s += 1
+            if sight is not None:
+                sights[SOURCE] = replace(sight, answer=int(self.now_s) if self.answering else 7)
             self.liveness.observe(sights, membership, self.now_s)
         return self.liveness.stalled(sights, self.now_s)
 
@@ -65,6 +70,19 @@ def test_a_position_that_is_committed_further_each_second_is_live() -> None:
 
 def test_a_partition_with_nothing_to_commit_is_live_for_ever() -> None:
     assert Watched().see(running(1_000, lag=0), 600) == []
+
+
+def test_nothing_to_commit_is_no_rest_once_the_broker_does_not_say_so_any_more() -> None:
+    watched = Watched()
+    assert watched.see(running(1_000, lag=0), 600) == []
+    watched.answering = False
+    assert watched.see(running(1_000, lag=0), 30) == []
+    assert watched.see(running(1_000, lag=0)) == [
+        "source/0 has committed nothing for 30 s: no fetch was answered since, "
+        "look whether the worker reaches the broker"
+    ]
+    watched.answering = True
+    assert watched.see(running(1_000, lag=0)) == []
 
 
 @pytest.mark.parametrize("lag", [1, BEHIND])
@@ -171,6 +189,17 @@ def test_a_member_without_partitions_is_live() -> None:
 class Known(RecordingFlow):
     """A consumer that knows the end of the log and has fetched up to there."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = count()
+        self.reachable = True
+        self.last = LogEnd(0, 0)
+
+    def appended(self, task: TaskId) -> LogEnd | None:
+        if self.reachable:
+            self.last = LogEnd(self.ends.get(task, 0), next(self.answers))
+        return self.last
+
     def fetched(self, task: TaskId) -> int | None:
         return self.ends.get(task)
 
@@ -249,6 +278,40 @@ async def test_what_was_read_up_to_the_end_and_never_committed_is_no_rest(tmp_pa
     status, detail = await health(rig.engine)
     assert status == 503
     assert "0 records to read, 20 read and not committed" in detail
+    await rig.engine.close()
+
+
+async def test_a_worker_whose_broker_answers_no_fetch_is_not_live_though_it_knows_of_no_lag(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path)
+    rig.flow = rig.engine.flow = flow = Known()
+    flow.ends[SOURCE] = 0
+    await rig.start()
+    for _ in range(40):
+        look(rig)
+    assert await health(rig.engine) == (200, "")
+    flow.reachable = False
+    for _ in range(int(STALL_S) + 1):
+        look(rig)
+    assert rig.engine.watch.lag(SOURCE) == 0
+    status, detail = await health(rig.engine)
+    assert status == 503
+    assert "no fetch was answered" in detail
+    await rig.engine.close()
+
+
+async def test_of_many_partitions_that_stand_still_some_are_named_and_the_others_counted(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path, changes={"partitions": {"source": 12}})
+    await rig.start(*(TaskId("source", partition) for partition in range(12)))
+    look(rig)
+    look(rig, STALL_S)
+    status, detail = await health(rig.engine)
+    assert status == 503
+    assert detail.count("has committed nothing for 30 s") == NAMED_MAX
+    assert detail.endswith("; and 7 more")
     await rig.engine.close()
 
 
