@@ -32,9 +32,10 @@ pytestmark = pytest.mark.broker
 
 START_MS = 1_790_000_000_000
 FETCH_MEMORY = 8 << 20
-GROWTH_MAX = 64 << 20
+GROWTH_MAX = 96 << 20
 """What a worker may take above what it has when idle: the bound of what is fetched, twice (it is
-an estimate, and the allocator keeps what was freed), the open epoch and one fetch."""
+an estimate, and the allocator keeps what was freed), the open epoch and the one in flight, what
+RocksDB caches, and the auditor, which reads the same backlog."""
 STOPPED, FREE = Throttle(stopped=True), Throttle()
 
 
@@ -58,8 +59,10 @@ class Throttled:
         rss: int = psutil.Process(self.worker.process.pid).memory_info().rss
         return rss
 
-    def bounded(self) -> bool:
-        return self.rss() - self._idle_rss < GROWTH_MAX
+    def bounded(self) -> None:
+        """What it has taken now is within the bound."""
+        grown = self.rss() - self._idle_rss
+        assert grown < GROWTH_MAX, f"{grown >> 20} MiB above idle"
 
     def rows(self) -> list[dict[str, Any]]:
         answer = self.worker.answer("/api/v1/consumers")
@@ -116,18 +119,23 @@ def test_a33_3_a_million_records_wait_for_a_stopped_handler_outside_of_memory(
         feeder.raw(key, value)
     feeder.flush()
 
-    wait_for("the lag is the backlog", lambda: worker.lag() == backlog or None)
+    def look(reached: Callable[[], bool]) -> bool | None:
+        """Take a look at the memory; whether it has come so far."""
+        worker.bounded()
+        return reached() or None
+
+    wait_for("the lag is the backlog", lambda: look(lambda: worker.lag() == backlog))
     wait_for("the gauge says so", lambda: sum(worker.gauge("consumer_lag")) == backlog or None)
     # The end of a partition is known before so much of it is fetched that it pauses.
     wait_for("all are paused", lambda: all(row["paused"] for row in worker.rows()) or None)
     paused = [1.0] * cluster.partitions
     wait_for("the gauge of that", lambda: worker.gauge("consumer_paused") == paused or None)
     assert {row["position"] for row in worker.rows()} == {0}
-    assert worker.bounded()
+    worker.bounded()
 
     worker.set(FREE)
-    wait_for("the backlog is done", lambda: worker.lag() == 0 or None, 600.0)
-    assert worker.bounded()
+    wait_for("the backlog is done", lambda: look(lambda: worker.lag() == 0), 600.0)
+    worker.bounded()
     wait_for("none is paused", worker.flows)
 
 
@@ -141,6 +149,7 @@ def wordy(made: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def test_a44_9_twice_the_capacity_pauses_and_catches_up_exactly(
     cluster: Cluster, throttled: Callable[[Throttle], Throttled]
 ) -> None:
+    # A44.9 speaks of 60 s: `python -m benchmarks overload` does as many. Six are enough to pause.
     capacity, seconds = 4_000, 6
     worker = throttled(Throttle(record_s=1 / capacity))
     feeder, reference = Feeder(cluster), Reference()
@@ -150,7 +159,7 @@ def test_a44_9_twice_the_capacity_pauses_and_catches_up_exactly(
 
     def look(until_s: float = 0.0) -> bool | None:
         """Take a look; whether it is so late."""
-        assert worker.bounded()
+        worker.bounded()
         seen.append((worker.lag() or 0, any(row["paused"] for row in worker.rows())))
         return time.monotonic() >= until_s or None
 
