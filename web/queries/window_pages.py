@@ -13,12 +13,12 @@ from aiohttp import web
 from app.engine.query import Queries
 from tables.lanes import LANES_TABLE
 from tables.windows.answer import WindowAnswer, watermark_ms_of, window_answer
-from tables.windows.finals import FINALS_TABLE
+from tables.windows.finals import FINALS_TABLE, Written, final_key
 from tables.windows.keys import key_prefix
 from tables.windows.spec import WindowSpec
 from web.peers import Peers
 from web.problem import Kind, ProblemError, json_response
-from web.queries.panes import lane_marks, what_was_written
+from web.queries.panes import lane_marks
 from web.queries.params import encode_cursor, parse_cursor, parse_limit
 from web.queries.rows import KeyRow, in_slices, latest_rows
 from web.queries.scatter import PARTIALS_TOPIC, gather, is_forwarded, local_partitions
@@ -128,9 +128,12 @@ class WindowPages:
         marks = lane_marks(held.table(LANES_TABLE), (row.stats for row in rows))
         listed: list[ListedKey] = []
         async for row in in_slices(iter(rows)):
-            read = [(row.start_ms, row.stats)]
-            written = what_was_written(held.table(FINALS_TABLE), spec, row.key, read)
-            (window,) = window_answer(spec, read, marks, written)
+            written: dict[int, Written] = {}
+            if spec.closes:
+                place = final_key(spec.name, row.key, row.start_ms)
+                found: Written | None = held.table(FINALS_TABLE).get(place)
+                written = {} if found is None else {row.start_ms: found}
+            (window,) = window_answer(spec, [(row.start_ms, row.stats)], marks, written)
             listed.append(ListedKey(row.key, window, row.partition, self._queries.worker))
         return listed, watermark_ms_of({row.stats.lanes for row in rows}, marks)
 
