@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -19,7 +20,7 @@ from agents.shipping.brokerlog import run_brokerlog
 from agents.shipping.demo import run_demo
 from agents.shipping.host import run_host
 from agents.shipping.port import SinkError
-from agents.topics import WINDOW_PARTIALS
+from agents.topics import ENTITY_EVENTS, WINDOW_PARTIALS
 from app.broker.properties import Layout
 from app.engine.engine import Engine
 from app.engine.epoch import TaskId
@@ -123,9 +124,16 @@ def entity_room(
 ) -> EntityRoom:
     """The entities' endpoints of this worker."""
     config = app.engine.config
-    topic = StateTopic(config.bootstrap, config.physical)
     return EntityRoom(
-        app.settings, queries, app.entities, producer, topic, app.clock, REGISTRY, archive
+        app.settings,
+        queries,
+        app.entities,
+        producer,
+        StateTopic(config.bootstrap, config.physical),
+        partial(app.engine.rebuild, ENTITY_EVENTS),
+        app.clock,
+        REGISTRY,
+        archive,
     )
 
 

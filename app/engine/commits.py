@@ -13,7 +13,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -147,6 +147,12 @@ class Commits:
             self._metrics.epoch_events.observe(epoch.events)
             self._metrics.commit_seconds.observe(self._clock.monotonic() - began)
             return True
+
+    @contextlib.asynccontextmanager
+    async def at_rest(self) -> AsyncIterator[None]:
+        """No epoch is in flight while the body runs."""
+        async with self._lock:
+            yield
 
     async def drain(self, deadline_s: float) -> None:
         """Commit what is open; what is not committed by then (loop time) is given up.

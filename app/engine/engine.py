@@ -179,6 +179,23 @@ class Engine:
         self._begin(0.0)
         await asyncio.to_thread(self._stores.close_idle, frozenset(standby_ids))
 
+    async def rebuild(self, topic: str) -> int:
+        """Begin to rebuild the stores of the topic's partitions here from their changelog.
+
+        They are set aside. What is not committed is forgotten and read again, as after an epoch
+        that failed, so nothing is lost or counts twice; every partition of this worker stands
+        still until it is restored. Returns how many are rebuilt, 0 where none is owned.
+        """
+        async with self.commits.at_rest():
+            mine = [task.store for task in self.tasks.values() if task.id.topic == topic]
+            stores = [store for store in mine if store is not None]
+            for store in stores:
+                store.damaged = True
+            if stores:
+                self._suspend()
+                self._begin(0.0)
+        return len(stores)
+
     def _suspend(self) -> None:
         self.token += 1
         if self.flow is not None:

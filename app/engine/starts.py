@@ -96,9 +96,7 @@ class Starter:
     ) -> Mapping[TaskId, Start]:
         for each in tasks:
             if each.store is not None and each.store.damaged:
-                logger.warning(
-                    "%s: its state is corrupt: set aside, rebuilt from the changelog", each.id
-                )
+                logger.warning("%s: its state is set aside and rebuilt from the changelog", each.id)
                 each.store.reset()
         points = self._restorer.start_points((t.id for t in tasks), progress, cancelled)
         stores = {

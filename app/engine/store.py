@@ -97,7 +97,7 @@ class Store:
         self._lock = threading.Lock()
         self._closed = False
         self.damaged = False
-        """RocksDB found its files corrupt: only :meth:`reset` helps."""
+        """RocksDB found its files corrupt, or it is to be rebuilt: only :meth:`reset` helps."""
         self._open()
 
     @classmethod

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,20 @@ class World:
     owners: Owners
     clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
     entities: Entities = field(default_factory=Entities)
+    restore_s: float = 0.0
+    """How long partitions that are rebuilt are not there."""
+    renewed: list[str] = field(default_factory=list)
+    """Workers whose partitions were rebuilt."""
+
+    async def renew(self, worker: str) -> int:
+        """As the engine does: the worker's partitions are restored by and by."""
+        mine = {p for p, owner in self.owners.owners.items() if owner == worker}
+        self.renewed.append(worker)
+        if self.restore_s:
+            restoring, self.owners.restoring = self.owners.restoring, mine
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.restore_s, setattr, self.owners, "restoring", restoring)
+        return len(mine)
 
     def feed(self, entity_id: str, *events: dict[str, Any]) -> int:
         """Events of an entity through the agent, and its rows to where queries look.
@@ -189,6 +205,7 @@ async def serving(
         SPECS if specs is None else specs,
         sink,
         topic,
+        partial(world.renew, name),
         world.clock,
         registry,
         Archive(History(history, "")),

@@ -184,6 +184,44 @@ def test_a43_2_and_a43_3_without_its_disk_a_restarted_worker_has_the_identical_s
     assert running.version(device, 2)["status"] == 410
 
 
+def test_a_rebuild_restores_every_table_from_offset_0_while_changes_come(
+    running: Running, device: str
+) -> None:
+    for number in range(20):
+        running.post(f"{device}-{number}", body("register", 1))
+    for number in range(20):
+        running.version(f"{device}-{number}", 1)
+    state = next(running.cluster.home.glob("**/state/entity-events"))
+    for aside in state.glob("*.aside"):
+        shutil.rmtree(aside)
+    over = threading.Event()
+    sent = 1
+
+    def change() -> None:
+        nonlocal sent
+        while not over.is_set() or sent < 5:
+            sent += 1
+            running.post(f"{device}-0", body("update", sent))
+
+    with ThreadPoolExecutor(1) as threads:
+        changes = threads.submit(change)
+        try:
+            report = running.rebuilt()
+        finally:
+            over.set()
+        changes.result(120)
+    partitions = running.cluster.partitions
+    assert (report["state"], report["rebuilt"]) == ("equal", partitions), report
+    assert len([*state.glob("*.aside")]) == partitions
+    running.version(f"{device}-0", sent)
+    _, history = running.call("GET", f"{PATH}/device/{device}-0/history?limit=1000")
+    assert [each["version"] for each in history["events"]] == [*range(sent, 0, -1)][:100]
+    for number in range(1, 20):
+        running.version(f"{device}-{number}", 1)
+    _, ledger = running.call("GET", "/api/v1/ledger")
+    assert all(row["balanced"] for row in ledger["rows"])
+
+
 @pytest.fixture
 def eager_cleaner(running: Running) -> Iterator[None]:
     """The broker compacts at once what is dirty in entity-state, and closes its segments."""

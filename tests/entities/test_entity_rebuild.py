@@ -35,6 +35,7 @@ VALUE = b'{"state":"active","version":1,"updated_at":1,"attributes":{}}'
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(rebuild, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(rebuild, "RESTORE_LOOK_S", 0.001)
     return world_of("w1", "w2")
 
 
@@ -72,6 +73,19 @@ async def test_topic_and_tables_that_agree_have_one_hash_over_all_workers(
     assert again["tables_hash"] == report["tables_hash"]
     world.feed("d-8", body("update", 2))
     assert (await rebuilt(two[0]))["tables_hash"] != report["tables_hash"]
+
+
+async def test_the_worker_that_is_asked_rebuilds_its_own_partitions_and_waits_for_them(
+    world: World, two: tuple[Worker, Worker]
+) -> None:
+    for number in range(50):
+        world.feed(f"d-{number}", body("register", 1))
+    world.restore_s = 0.05
+    report = await rebuilt(two[0])
+    assert (report["state"], report["rebuilt"], report["partitions"]) == ("equal", 2, 4)
+    assert (report["entities"], world.renewed) == (50, ["w1"])
+    assert (await rebuilt(two[1]))["state"] == "equal"
+    assert world.renewed == ["w1", "w2"]
 
 
 async def test_a43_2_a_deregistered_entity_is_absent_after_a_rebuild(
@@ -190,7 +204,7 @@ async def test_the_last_reports_are_kept_and_others_are_404(two: tuple[Worker, W
 
 
 async def test_what_keeps_it_from_a_result_is_the_reason_of_its_failure(
-    world: World, two: tuple[Worker, Worker]
+    world: World, two: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two[0].topic.failure = StateTopicError("is Kafka away?")
     report = await rebuilt(two[0])
@@ -203,6 +217,7 @@ async def test_what_keeps_it_from_a_result_is_the_reason_of_its_failure(
         "it met an error: see the worker's log",
     )
     two[0].topic.failure = None
+    monkeypatch.setattr(rebuild, "RESTORE_LOOKS_MAX", 2)
     world.owners.restoring = {0}
     assert "being restored" in (await rebuilt(two[0]))["reason"]
     world.owners.restoring = {1}

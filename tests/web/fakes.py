@@ -278,6 +278,9 @@ class NoEntities:
     def read(self, partition: int) -> Latest:
         raise AssertionError(partition)
 
+    async def renew(self) -> int:
+        raise AssertionError
+
     def stop(self) -> None:
         raise AssertionError
 
@@ -337,7 +340,15 @@ async def running_worker(
     no_entities = NoEntities()
     archive = Archive(History(history, ""))
     room = EntityRoom(
-        settings, queries, {}, no_entities, no_entities, ManualClock(NOW), registry, archive
+        settings,
+        queries,
+        {},
+        no_entities,
+        no_entities,
+        no_entities.renew,
+        ManualClock(NOW),
+        registry,
+        archive,
     )
     sessions = SessionRoom(queries, (), clock, archive)
     rooms = (room, sessions)

@@ -46,6 +46,7 @@ class Look:
 class Report(msgspec.Struct, frozen=True):
     """How a rebuild went; times are epoch ms.
 
+    ``rebuilt`` partitions of ``worker`` were restored anew; all ``partitions`` were compared.
     ``topic_hash`` and ``tables_hash`` are over the live ``entities`` of all partitions but
     those ``moved``, which changed meanwhile. ``differences`` are the first few of
     ``different``.
@@ -56,6 +57,7 @@ class Report(msgspec.Struct, frozen=True):
     worker: str
     started_at: int
     finished_at: int | None = None
+    rebuilt: int = 0
     partitions: int = 0
     records: int = 0
     entities: int = 0

@@ -78,7 +78,8 @@ ENTITY_OPERATIONS: Final = (
         "post",
         REBUILD,
         "Entities",
-        "Rebuild the state from offset 0 of entity-state and hold it against the tables.",
+        "Restore the asked worker's partitions anew from the beginning of their changelog, and "
+        "hold all tables against entity-state, read from offset 0. They answer 503 meanwhile.",
         answers=(202, 401, 403, 409),
         answer=Report,
         admin=True,

@@ -1,9 +1,10 @@
-"""``POST /api/v1/entities/rebuild``: the state rebuilt from offset 0, held against the tables.
+"""``POST /api/v1/entities/rebuild``: the state rebuilt from offset 0, and held against the topic.
 
-A rebuild reads the compacted topic ``entity-state`` from offset 0, as a reader would who
-has nothing else, and compares the result with the tables of every partition's owner. It
-changes nothing: state that was lost comes back from the changelog by itself, so what an
-operator wants to know is whether both tell the same, and where not.
+The worker that is asked sets the stores of its partitions aside and restores them from the
+beginning of their changelog, exactly once: it answers 503 meanwhile, the other workers go on, and
+are asked in their turn. Then it reads the compacted topic ``entity-state`` from offset 0, as a
+reader would who has nothing else, and compares the result with the tables of every partition's
+owner: changelog and topic are written by the same transactions, but by different code.
 
 Each partition is looked at while events come in: an entity whose record lies beyond the
 topic's end as it was before the table was read has moved, and is left out of that look.
@@ -17,7 +18,7 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -37,7 +38,7 @@ from web.entities.statetopic import KEYS_MAX, StateTopicError
 from web.peers import PeerError, Peers
 from web.problem import Kind, ProblemError, json_response
 from web.queries.params import encode_cursor, parse_cursor
-from web.queries.scatter import HOP_TIMEOUT_S, is_forwarded, moving, restoring
+from web.queries.scatter import HOP_TIMEOUT_S, is_forwarded, local_partitions, moving, restoring
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,12 @@ LOOKS_MAX: Final = 3
 LOOK_AGAIN_S: Final = 0.5
 ROWS_PAGE: Final = 5_000
 ROWS_SLICE: Final = 200
+RESTORE_LOOK_S: Final = 0.25
+RESTORE_LOOKS_MAX: Final = 2_400
+"""Ten minutes: a restore that takes longer fails the report, and goes on."""
+
+Renew = Callable[[], Awaitable[int]]
+"""Begins to rebuild the stores of this worker's partitions; how many these are."""
 
 
 class TopicReader(Protocol):
@@ -85,6 +92,7 @@ class Rebuilds:
         queries: Queries,
         peers: Peers,
         topic: TopicReader,
+        renew: Renew,
         token: SecretStr | None,
         clock: Callable[[], int],
     ) -> None:
@@ -92,6 +100,7 @@ class Rebuilds:
         self._queries = queries
         self._peers = peers
         self._topic = topic
+        self._renew = renew
         self._token = token
         self._clock = clock
         self._reports: OrderedDict[str, Report] = OrderedDict()
@@ -140,7 +149,9 @@ class Rebuilds:
 
     async def _run(self, report: Report) -> None:
         try:
-            done = await self._compared(report)
+            rebuilt = await self._renew()
+            await self._restored()
+            done = await self._compared(msgspec.structs.replace(report, rebuilt=rebuilt))
         except (StateTopicError, PeerError) as exc:
             done = report.failed(str(exc))
         except ProblemError as exc:
@@ -150,6 +161,17 @@ class Rebuilds:
             done = report.failed("it met an error: see the worker's log")
         await asyncio.to_thread(self._topic.close)
         self._keep(msgspec.structs.replace(done, finished_at=self._clock()))
+
+    async def _restored(self) -> None:
+        """Wait until this worker's partitions are there again, for as long as that may take."""
+        for _ in range(RESTORE_LOOKS_MAX):
+            try:
+                for partition in local_partitions(self._queries, TOPIC):
+                    self._queries.table(TOPIC, partition, ENTITIES_TABLE)
+            except (NotReadyError, NotOwnedError):
+                await asyncio.sleep(RESTORE_LOOK_S)
+            else:
+                return
 
     async def _compared(self, report: Report) -> Report:
         # One partition after the other, so that memory is that of one.

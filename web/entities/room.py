@@ -18,7 +18,7 @@ from web.entities.histories import EntityHistories
 from web.entities.listing import EntityLists
 from web.entities.reads import EntityReads
 from web.entities.rebuild import PATH as REBUILD
-from web.entities.rebuild import ROWS_PATH, Rebuilds, TopicReader
+from web.entities.rebuild import ROWS_PATH, Rebuilds, Renew, TopicReader
 from web.peers import Peers
 from web.queries.archive import Archive
 
@@ -32,6 +32,7 @@ class EntityRoom:
     specs: EntitySpecs
     sink: RecordSink
     topic: TopicReader
+    renew: Renew
     clock: Clock
     registry: CollectorRegistry
     archive: Archive
@@ -53,7 +54,12 @@ class EntityRoom:
         )
         lists = EntityLists(self.queries, peers, self.specs)
         rebuilds = Rebuilds(
-            self.queries, peers, self.topic, self.settings.admin_token, self.clock.now_ms
+            self.queries,
+            peers,
+            self.topic,
+            self.renew,
+            self.settings.admin_token,
+            self.clock.now_ms,
         )
         web_app.add_routes(
             [
