@@ -20,6 +20,8 @@ ERRORS_WINDOW: Final = "errors_per_endpoint"
 TRENDS_WINDOW: Final = "trends_per_service"
 """The window behind ``/trends``."""
 
+ERRORS_AS: Final = "errors: {status_min: 500}"
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -43,7 +45,7 @@ class View:
             if given != wanted:
                 yield f"{name} = {given!r}: accepted: {wanted!r}"
         if self.errors and spec.errors is None:
-            yield "errors is missing: accepted: which events are errors, as {status_min: 500}"
+            yield f"errors is missing: accepted: which events are errors, as {ERRORS_AS}"
         if self.size_ms_max is not None and spec.size_ms > self.size_ms_max:
             yield f"size = {spec.size_ms} ms: accepted: at most {self.size_ms_max} ms"
 
@@ -87,6 +89,7 @@ def view_mistakes(specs: Sequence[WindowSpec]) -> list[str]:
             ]
         elif view.required:
             fields = ", ".join(f"{name}: {wanted}" for name, wanted in view.fields.items())
+            fields += f", {ERRORS_AS}" * view.errors
             mistakes.append(
                 f"window {view.window} is missing, which {view.readers} read: "
                 f"declare it again ({fields})"

@@ -56,7 +56,7 @@ def test_mistakes_in_several_files_are_told_at_once(tmp_path: Path) -> None:
             lambda w: w.pop("requests_per_endpoint"),
             "window requests_per_endpoint is missing, which /metrics/requests, /metrics/latency, "
             "/metrics/anomalies and the live page read: declare it again (kind: tumbling, "
-            "key: endpoint, value: latency_ms)",
+            "key: endpoint, value: latency_ms, errors: {status_min: 500})",
         ),
         (
             lambda w: w["requests_per_endpoint"].update(kind="hopping", advance="10s"),
