@@ -48,7 +48,7 @@ def lane_of(key: str) -> str:
 
 def merge_lanes(left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, ...]:
     """Union of lane keys, sorted; :data:`EVERY` when it has more than :data:`ROW_LANES_MAX`."""
-    if left == right or not right:
+    if left == right or not right or (len(right) == 1 and right[0] in left):
         return left
     if not left:
         return right

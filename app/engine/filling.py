@@ -22,8 +22,11 @@ from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.steps import StepContractError
 from app.engine.task import Task
 
-OPEN_SIZE_MAX = 15_000
-"""Outputs, partials and changed rows an open epoch may hold before batches wait."""
+OPEN_SIZE = 15_000
+"""Things (outputs, partials and changed rows) an open epoch may hold in any case."""
+OPEN_SIZE_MAX = 50_000
+"""Things it may hold if they are fewer than :data:`OPEN_SHARE` for each of its events."""
+OPEN_SHARE = 1.5
 OPEN_BYTES_MAX = 32 << 20
 """Bytes of its outputs."""
 OPEN_STATE_BYTES_MAX = 64 << 20
@@ -130,9 +133,11 @@ class Filling:
         """Whether the open epoch can take no other batch."""
         held = self._open
         touched = [self._tasks[task] for task in held.touched]
+        # To hold more pays where events of a key meet before they travel, and nowhere else.
+        most = min(OPEN_SIZE_MAX, max(OPEN_SIZE, OPEN_SHARE * held.events))
         return (
             held.output_bytes > OPEN_BYTES_MAX
-            or held.size() + sum(task.dirty for task in touched) > OPEN_SIZE_MAX
+            or held.size() + sum(task.dirty for task in touched) > most
             or sum(task.dirty_bytes for task in touched) > OPEN_STATE_BYTES_MAX
         )
 

@@ -9,11 +9,12 @@ import pytest
 
 from app.engine import filling as filling_module
 from app.engine.batch import RecordBatch, header
-from app.engine.effects import Effects, Late, Output, Reject, View
+from app.engine.effects import Effects, Late, Output, Reject, TableSpec, View
 from app.engine.epoch import TaskId
 from app.engine.layers import ROW_OVERHEAD_BYTES
 from app.engine.store import DECODED_FACTOR
 from tests.engine.rig import (
+    COUNTS,
     PATIENCE_S,
     SOURCE,
     Rig,
@@ -199,6 +200,30 @@ async def test_batches_wait_while_the_open_epoch_is_full(
     await rig.commit()
     await asyncio.wait_for(waiting, PATIENCE_S)
     assert rig.working(b"next") == 1
+    await rig.engine.close()
+
+
+@pytest.mark.parametrize(("keys", "full"), [(2, False), (6, True)])
+async def test_an_epoch_grows_while_its_events_meet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: int, full: bool
+) -> None:
+    """Rows of two tables for each key: one event of each makes more than it can add to."""
+    monkeypatch.setattr(filling_module, "OPEN_SIZE", 3)
+    other = TableSpec("other", "other-1", COUNTS.aggregate)
+
+    def step(batch: RecordBatch, view: View, now_ms: int) -> Effects:
+        counted = count_step(batch, view, now_ms)
+        counted.updates["other"] = counted.updates["counts"]
+        return counted
+
+    rig = Rig(tmp_path, [counting_agent(step=step, tables=(COUNTS, other))])
+    await rig.start()
+    await rig.feed(batch([b"%d" % (i % keys) for i in range(6)]))
+    more = asyncio.create_task(rig.feed(batch([b"next"], 6)))
+    await turns()
+    assert more.done() is not full
+    await rig.commit()
+    await asyncio.wait_for(more, PATIENCE_S)
     await rig.engine.close()
 
 
