@@ -46,6 +46,9 @@ class Positions:
     source: int | None = None
 
 
+ARENA_BLOCK_BYTES = 16 << 10
+
+
 class StoreMemory:
     """Memory shared by all stores of a worker: three quarters cache, one quarter buffers.
 
@@ -74,6 +77,9 @@ class StoreMemory:
         options.set_block_based_table_factory(table)
         options.set_write_buffer_manager(self.buffers)
         options.set_write_buffer_size(8 << 20)
+        # What a memtable takes counts in whole blocks: with blocks of a MiB each, those of a
+        # few dozen tables pass what all may take, and every write begins by flushing one.
+        options.set_arena_block_size(ARENA_BLOCK_BYTES)
         options.set_max_write_buffer_number(2)
         options.set_max_background_jobs(2)
         options.set_max_open_files(64)
