@@ -18,7 +18,8 @@ from app.engine.counts import Counts
 from app.engine.epoch import TaskId
 from app.engine.lanes import Lanes
 from app.engine.layers import CommittedRows
-from app.engine.store import Positions, Store, StoreMemory
+from app.engine.store import Positions, Store
+from app.engine.store_memory import StoreMemory
 from app.engine.task import Task
 from app.models.event import LogEvent, encode_event
 from benchmarks.broker import BenchBroker, reached

@@ -23,17 +23,10 @@ from mode import Service
 from app.engine.batch import RecordBatch
 from app.engine.delivery import Delivery
 from app.engine.epoch import TaskId
-from app.engine.faust_fetch import (
-    IDLE_WAIT_MS,
-    Columns,
-    read_columns,
-    ready_partitions,
-    wait_in_broker,
-)
+from app.engine.faust_fetch import Columns
 from app.engine.faust_pausing import Pausing
-from app.engine.faust_static import MemberConsumer
+from app.engine.faust_thread import BatchConsumerThread
 from app.engine.membership import Membership
-from app.engine.pacing import FetchPace
 from app.engine.reading import LogEnd
 
 if TYPE_CHECKING:
@@ -54,62 +47,6 @@ class BatchSchema(faust.Schema[None, Delivery]):
     def loads_value(self, app: Any, message: Any, **_: Any) -> Any:  # noqa: ARG002
         """The delivery, as the consumer built it."""
         return message.value
-
-
-class BatchConsumerThread(driver.AIOKafkaConsumerThread):
-    """Builds the client with the isolation, waits and sizes that batches want."""
-
-    app: EngineApp
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._pace = FetchPace()
-        super().__init__(*args, **kwargs)
-
-    async def _fetch_records(
-        self,
-        consumer: aiokafka.AIOKafkaConsumer,
-        active_partitions: Any,
-        timeout: float | None = None,  # noqa: ASYNC109 - the base class's signature
-        max_records: int | None = None,  # noqa: ARG002 - as above
-    ) -> Any:
-        """One chunk of each partition that has any, until there is enough for one hand-over."""
-        fetcher, bounds = consumer._fetcher, self.app.fetch_bounds  # noqa: SLF001 - no accessor
-        chunk_bytes = bounds.chunk_bytes
-        read_columns(fetcher, chunk_bytes)
-        found = await super()._fetch_records(consumer, active_partitions, timeout, 1)
-        while found and sum(chunk.size for (chunk,) in found.values()) < chunk_bytes:
-            ready = ready_partitions(fetcher) & active_partitions - found.keys()
-            more = await fetcher.fetched_records(ready, max_records=1) if ready else None
-            if not more:
-                break
-            found |= more
-        records = sum(len(chunk) for (chunk,) in found.values())
-        self._pace.observe(records, self.app.engine.clock.monotonic())
-        wait_in_broker(fetcher, self._pace.wait_ms, bounds.prefetch_bytes)
-        return found
-
-    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
-        conf, bounds = self.app.conf, self.app.fetch_bounds
-        self._assignor = self.app.assignor
-        return MemberConsumer(
-            self.app.fenced,
-            client_id=conf.broker_client_id,
-            group_id=conf.id,
-            group_instance_id=conf.consumer_group_instance_id,
-            bootstrap_servers=driver.server_list(transport.url, transport.default_port),
-            partition_assignment_strategy=[self._assignor],
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            max_poll_interval_ms=300_000,
-            max_partition_fetch_bytes=bounds.prefetch_bytes,
-            fetch_max_bytes=bounds.prefetch_bytes_all,
-            fetch_max_wait_ms=IDLE_WAIT_MS,
-            request_timeout_ms=max(40_000, int(conf.broker_session_timeout * 2_000)),
-            session_timeout_ms=int(conf.broker_session_timeout * 1_000),
-            rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1_000),
-            heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1_000),
-        )
 
 
 class BatchConsumer(driver.Consumer):

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from app.engine.effects import KeyRange, TableSpec
-from app.engine.store import DECODED_FACTOR, Store
+from app.engine.store import Store
+from app.engine.store_memory import DECODED_FACTOR
 
 ROW_OVERHEAD_BYTES = 256
 """Key, place in the layer and the row's own object."""

@@ -13,7 +13,8 @@ from collections.abc import Container
 
 from app.engine.epoch import TaskId
 from app.engine.spec import AgentSpec, EngineConfig
-from app.engine.store import Store, StoreMemory
+from app.engine.store import Store
+from app.engine.store_memory import StoreMemory
 
 
 class Stores:

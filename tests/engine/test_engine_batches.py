@@ -12,7 +12,7 @@ from app.engine.batch import RecordBatch, header
 from app.engine.effects import Effects, Late, Output, Reject, TableSpec, View
 from app.engine.epoch import TaskId
 from app.engine.layers import ROW_OVERHEAD_BYTES
-from app.engine.store import DECODED_FACTOR
+from app.engine.store_memory import DECODED_FACTOR
 from tests.engine.rig import (
     COUNTS,
     PATIENCE_S,

@@ -14,7 +14,8 @@ from app.engine.effects import Effects, View
 from app.engine.epoch import Epoch, Partials, TaskId
 from app.engine.lanes import LIVE, Lane, Lanes
 from app.engine.membership import Membership
-from app.engine.store import Store, StoreError, StoreMemory
+from app.engine.store import Store, StoreError
+from app.engine.store_memory import StoreMemory
 from app.engine.task import TaskState
 from app.engine.transaction import CommitFailedError
 from tests.engine.rig import (

@@ -19,7 +19,8 @@ from app.engine.effects import Effects, KeyRange
 from app.engine.epoch import TaskId
 from app.engine.layers import CommittedRows, Layers
 from app.engine.restore import apply_records
-from app.engine.store import Positions, Store, StoreMemory
+from app.engine.store import Positions, Store
+from app.engine.store_memory import StoreMemory
 from app.engine.task import Task
 from tests.engine.rig import COUNTS, Sum, counting_agent
 

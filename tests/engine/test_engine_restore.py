@@ -26,7 +26,8 @@ from app.engine.progress import Progress
 from app.engine.restore import RestoreCancelledError, Restorer, StartPoint
 from app.engine.spec import EngineConfig
 from app.engine.starts import Start, Starter
-from app.engine.store import Positions, Store, StoreMemory
+from app.engine.store import Positions, Store
+from app.engine.store_memory import StoreMemory
 from app.engine.task import Task
 from app.engine.transaction import CommitFailedError, TransactionalWriter
 from tests.engine.rig import COUNTS, PATIENCE_S, SOURCE, Sum, counting_agent, engine_config

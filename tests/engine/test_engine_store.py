@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.engine.store import Positions, Store, StoreError, StoreMemory
+from app.engine.store import Positions, Store, StoreError
+from app.engine.store_memory import StoreMemory
 
 _MEMORY_BYTES = 8 << 20
 _ROWS = {b"a": b"1", b"b": b"2", b"ba": b"3", b"c": b"4"}
@@ -166,3 +167,17 @@ def test_the_size_grows_with_the_rows(store: Store) -> None:
     before = store.size_bytes()
     store.write({"t": {b"%d" % i: bytes(1_000) for i in range(100)}}, Positions())
     assert store.size_bytes() > before
+
+
+def test_small_writes_to_many_tables_wait_for_one_another_before_they_are_flushed(
+    tmp_path: Path, memory: StoreMemory
+) -> None:
+    families = [f"table-{number}" for number in range(10)]
+    stores = [Store(tmp_path / str(number), families, memory) for number in range(6)]
+    for position in range(20):
+        for store in stores:
+            rows = {family: {b"%d" % position: b"row"} for family in families}
+            store.write(rows, Positions(position, position))
+    assert list(tmp_path.glob("*/*.sst")) == []
+    for store in stores:
+        store.close()

@@ -15,7 +15,8 @@ from app.engine.effects import Effects, Output
 from app.engine.epoch import OpenEpoch, TaskId
 from app.engine.lanes import LIVE, Lanes
 from app.engine.layers import CommittedRows, Layers
-from app.engine.store import Positions, Store, StoreMemory
+from app.engine.store import Positions, Store
+from app.engine.store_memory import StoreMemory
 from app.engine.task import Task, TaskState
 from tests.engine.rig import COUNTS, REPARTITION, Sum, counting_agent
 

@@ -17,7 +17,8 @@ from app.engine.lanes import LIVE
 from app.engine.progress import Progress
 from app.engine.restore import Restorer
 from app.engine.starts import Start
-from app.engine.store import Positions, Store, StoreError, StoreMemory
+from app.engine.store import Positions, Store, StoreError
+from app.engine.store_memory import StoreMemory
 from app.engine.task import Task
 from app.engine.transaction import CommitFailedError
 from tests.engine.rig import (
