@@ -16,7 +16,7 @@ from tables.entities.spec import EntitySpecError, EntitySpecs, load_entities
 from tables.sessions.config import SessionSpecError, load_sessions
 from tables.sessions.spec import SessionSpec
 from tables.windows.spec import WindowSpec, WindowSpecError, load_windows
-from web.views import view_mistakes
+from web.fixed_windows import view_mistakes
 
 T = TypeVar("T")
 

@@ -31,13 +31,13 @@ from tables.history.datasets import DATASETS
 from tables.history.reader import History
 from web.entities.room import EntityRoom
 from web.entities.statetopic import StateTopic
+from web.fixed_windows import REQUESTS_WINDOW
 from web.gateway.logs import LogsGateway
 from web.gateway.producer import IngestMetrics, IngestProducer, IngestUnavailable
 from web.live.feed import LiveFeed
 from web.queries.archive import Archive
 from web.queries.sessions import SessionRoom
 from web.server import WebDeps, declared, install
-from web.views import REQUESTS_WINDOW
 
 if TYPE_CHECKING:
     from app.main import Headrace

@@ -15,6 +15,7 @@ from tables.windows.spec import WindowSpec
 from web.api import api_routes
 from web.api.accepted import described_parameters
 from web.api.operations import OPERATIONS
+from web.fixed_windows import ERRORS_WINDOW, REQUESTS_WINDOW, TRENDS_WINDOW
 from web.gateway.logs import LogsGateway
 from web.live.feed import REPORT_PATH, LiveFeed
 from web.page import page_routes
@@ -32,7 +33,6 @@ from web.queries import (
 )
 from web.queries.archive import Archive
 from web.queries.condition import Condition
-from web.views import ERRORS_WINDOW, REQUESTS_WINDOW, TRENDS_WINDOW
 
 
 class Room(Protocol):

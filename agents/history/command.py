@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.history.export import ExportError, Format, Wanted, export
-from app.models.moments import read_moment
+from app.models.moments import EPOCH_MS_MAX, read_moment
 from app.models.rules import RuleError
-from tables.history.datasets import DATASETS, EPOCH_MS_MAX
+from tables.history.datasets import DATASETS
 from tables.history.folder import DatasetFolder
 
 

@@ -65,13 +65,9 @@ class MergeSessions:
 
     specs: tuple[SessionSpec, ...]
     _by_name: dict[str, SessionSpec] = field(init=False, compare=False)
-    _shapes: dict[str, tuple[int, int]] = field(init=False, compare=False)
-    """Gap and number of steps by name."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_by_name", {spec.name: spec for spec in self.specs})
-        shapes = {spec.name: (spec.gap_ms, len(spec.steps)) for spec in self.specs}
-        object.__setattr__(self, "_shapes", shapes)
 
     def __call__(self, batch: RecordBatch, view: View, now_ms: int) -> Effects:
         """Updates of the users' rows, their timers and sums, and of the lane marks."""
@@ -114,16 +110,16 @@ class MergeSessions:
     def _read(self, raw: bytes | None) -> tuple[Chunk, list[tuple[PartialKey, Partial]]]:
         chunk = read_chunk(raw)
         partials = [decode_partial(partial) for partial in chunk.partials]
-        shapes, seen = self._shapes, None
+        seen, gap_ms, steps = None, 0, 0
         for (name, _, _), partial in partials:
             if name != seen:
-                if name not in shapes:
-                    known = ", ".join(sorted(shapes))
+                spec = self._by_name.get(name)
+                if spec is None:
+                    known = ", ".join(sorted(self._by_name))
                     raise ForeignChunkError(
                         f"no session is named {name[:64]!r}; configured: {known}"
                     )
-                gap_ms, steps = shapes[name]
-                seen = name
+                seen, gap_ms, steps = name, spec.gap_ms, len(spec.steps)
             if partial.gap_ms != gap_ms:
                 raise ForeignChunkError(
                     f"session {name}: made with a gap of {partial.gap_ms} ms; "

@@ -13,9 +13,9 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 import pyarrow as pa
 
+from app.models.moments import EPOCH_MS_MAX
 from app.models.rules import RuleError, parse_timestamp
 
-EPOCH_MS_MAX: Final = 1 << 53
 INT64_MAX: Final = (1 << 63) - 1
 
 Ms = Annotated[int, msgspec.Meta(ge=0, le=EPOCH_MS_MAX)]

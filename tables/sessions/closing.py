@@ -128,10 +128,7 @@ class Change:
 
     def _put(self, spec: SessionSpec, user: bytes, held: UserSessions, now: Sessions) -> None:
         row = UserSessions(held.version + 1, now, held.left, held.left_ms)
-        rows = self.rows.get(spec.table_name)
-        if rows is None:
-            rows = self.rows[spec.table_name] = {}
-        rows[user] = row
+        self.rows.setdefault(spec.table_name, {})[user] = row
 
     def _set(self, lane: str, spec: SessionSpec, session: Session, user: bytes) -> None:
         lane = LIVE if lane in EVERY else lane

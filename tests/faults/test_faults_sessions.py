@@ -14,19 +14,16 @@ import pytest
 from agents.topics import DEAD_LETTERS, SESSIONS_CLOSED
 from tests.faults.fleet import Member, fleet
 from tests.faults.load import START_MS
+from tests.faults.reference import GAP_MS, Visit, sessions_of
 from tests.system.harness import Cluster, Feeder, read_topic, wait_for
 
 pytestmark = [pytest.mark.broker, pytest.mark.faults]
 
 MINUTE_MS = 60_000
-GAP_MS = 30 * MINUTE_MS
 PARTS, PART, USERS = 4, 1_500, 40
 STEP_MS = 3_000
 """Event time between two events: five hours in all."""
 SERVICES = 16
-
-Session = tuple[str, int, int, int]
-"""User, start, end, events."""
 
 
 def visits(seed: int) -> list[dict[str, Any]]:
@@ -53,20 +50,12 @@ def visit(seed: int, number: int, at: int, user: str | None, service: int) -> di
     }
 
 
-def plainly(events: list[dict[str, Any]]) -> Counter[Session]:
+def plainly(events: list[dict[str, Any]]) -> Counter[Visit]:
     """Every session, by one sort and one loop."""
     times: dict[str, list[int]] = defaultdict(list)
     for event in events:
         times[event["user_id"]].append(event["timestamp"])
-    found: Counter[Session] = Counter()
-    for user, of_user in times.items():
-        of_user.sort()
-        first = 0
-        for last, at in enumerate(of_user):
-            if last + 1 == len(of_user) or of_user[last + 1] - at > GAP_MS:
-                found[user, of_user[first], at, last + 1 - first] += 1
-                first = last + 1
-    return found
+    return sessions_of(times)
 
 
 def said(cluster: Cluster) -> list[dict[str, Any]]:
@@ -75,7 +64,7 @@ def said(cluster: Cluster) -> list[dict[str, Any]]:
     return [each for each in records if each["type"] == "users"]
 
 
-def standing(records: list[dict[str, Any]]) -> Counter[Session]:
+def standing(records: list[dict[str, Any]]) -> Counter[Visit]:
     """What a reader believes in the end: the last revision of each id that nothing superseded."""
     last: dict[str, dict[str, Any]] = {}
     for each in records:

@@ -40,12 +40,12 @@ class AnswerCache:
 
     def get(self, key: bytes) -> tuple[Answer, int] | None:
         """The answer and its age in ms, or None when there is none young enough."""
-        held: tuple[float, Answer] | None = self._rows.get(0, key)
+        held: tuple[float, Answer] | None = self._rows.get(key)
         if held is None:
             return None
         age_s = self._monotonic() - held[0]
         if age_s >= TTL_S:
-            self._rows.discard(0, key)
+            self._rows.discard(key)
             return None
         return held[1], round(age_s * 1000)
 
@@ -53,10 +53,10 @@ class AnswerCache:
         """Keep an answer of ``size`` bytes that was asked for at ``asked_at``."""
         held = self.get(key)
         if held is None or held[0].version <= answer.version:
-            self._rows.put(0, key, (asked_at, answer), size)
+            self._rows.put(key, (asked_at, answer), size + len(key))
 
     def changed(self, key: bytes, version: int) -> None:
         """This worker took in a change of the entity to ``version``."""
         held = self.get(key)
         if held is not None and held[0].version < version:
-            self._rows.discard(0, key)
+            self._rows.discard(key)

@@ -82,8 +82,8 @@ class EntityReads:
 
     def _keep(self, key: bytes, said: PeerAnswer, asked_at: float) -> None:
         try:
-            version = msgspec.json.decode(said.body, type=_Said).version
             document = msgspec.json.decode(said.body, type=dict[str, Any])
+            version = msgspec.convert(document, _Said).version
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return  # passed on as it is
         self._cache.put(key, Answer(said.status, document, version), asked_at, len(said.body))

@@ -37,8 +37,9 @@ from web.entities.gateway import TOPIC
 from web.entities.statetopic import KEYS_MAX, StateTopicError
 from web.peers import PeerError, Peers
 from web.problem import Kind, ProblemError, json_response
+from web.queries.asking import unavailable
 from web.queries.params import encode_cursor, parse_cursor
-from web.queries.scatter import HOP_TIMEOUT_S, is_forwarded, local_partitions, moving, restoring
+from web.queries.scatter import HOP_TIMEOUT_S, is_forwarded, local_partitions, moving
 
 log = logging.getLogger(__name__)
 
@@ -232,12 +233,8 @@ class Rebuilds:
         lo = b"" if after is None else after.encode() + b"\0"
         found: dict[str, str] = {}
         for _ in range(ROWS_PAGE // ROWS_SLICE):
-            try:
+            with unavailable():
                 table = self._queries.table(TOPIC, partition, ENTITIES_TABLE)
-            except NotReadyError as exc:
-                raise restoring(exc) from exc
-            except NotOwnedError as exc:
-                raise moving() from exc
             rows = list(table.range(lo, None, limit=ROWS_SLICE))
             for key, state in rows:
                 value = state_value(state)

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp import web
 
-from app.engine.query import NotOwnedError, NotReadyError, Queries
+from app.engine.query import Queries
 from tables.lanes import LANES_TABLE, LaneTimes
 from tables.windows.anomaly import BASELINE_MAX
 from tables.windows.compose import Pane, merged
@@ -30,7 +30,6 @@ from web.queries.scatter import (
     gather,
     is_forwarded,
     local_partitions,
-    restoring,
 )
 from web.queries.times import TimeRange
 from web.queries.views import (
@@ -42,7 +41,7 @@ from web.queries.views import (
     error_rate,
     latency_of,
 )
-from web.queries.whence import Held, Spread, Spreading, times_of, watermark_of
+from web.queries.whence import Held, Spread, Spreading, times_of, watermark_of, whole
 
 ERRORS_PATH: Final = "/metrics/errors"
 LATENCY_PATH: Final = "/metrics/latency"
@@ -152,13 +151,9 @@ class Monitoring:
         forwarded = is_forwarded(request, self._queries)
         seen = _Seen(Spreading(self._queries.worker))
         for partition in local_partitions(self._queries):
-            try:
+            with whole(seen.spread):
                 held = Held(self._queries, PARTIALS_TOPIC, partition)
                 await self._look(held, _Look(spec, wanted, only, judge_key), seen)
-            except NotReadyError as exc:
-                raise restoring(exc) from exc
-            except NotOwnedError:
-                seen.spread.miss_here()
         if not forwarded:
             query = "" if only is None else "?" + urlencode({"endpoint": only})
             others = await gather(self._queries, self._peers, path + query, _found_of)

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from app.engine.query import NotOwnedError, NotReadyError, Queries
+from app.engine.query import Queries
 from tables.lanes import LANES_TABLE
 from tables.windows.spec import WindowSpec
 from web.peers import Peers
@@ -20,10 +20,9 @@ from web.queries.scatter import (
     gather,
     is_forwarded,
     local_partitions,
-    restoring,
 )
 from web.queries.times import TimeRange
-from web.queries.whence import Held, Spread, Spreading, times_of, watermark_of
+from web.queries.whence import Held, Spread, Spreading, times_of, watermark_of, whole
 
 PATH: Final = "/metrics/requests"
 REPORT_PATH: Final = "/internal/requests"
@@ -102,13 +101,9 @@ class RequestCounts:
         counts: dict[str, int] = {}
         truncated = False
         for partition in local_partitions(self._queries):
-            try:
+            with whole(spread):
                 held = Held(self._queries, PARTIALS_TOPIC, partition)
                 truncated |= await self._count(held, counts, spread)
-            except NotReadyError as exc:
-                raise restoring(exc) from exc
-            except NotOwnedError:
-                spread.miss_here()
         return counts, truncated
 
     async def _count(self, held: Held, counts: dict[str, int], spread: Spreading) -> bool:

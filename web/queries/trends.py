@@ -136,7 +136,7 @@ class Trends:
         now_ms = self._clock()
         as_of = hop_before(now_ms, self._spec.advance_ms)
         key = self._key(row)
-        cached: _Cached | None = self._cache.get(as_of, key)
+        cached: _Cached | None = self._cache.get((as_of, key))
         if cached is not None and now_ms < cached.until_ms:
             self._asked.labels("hit").inc()
             age_ms = max(0, now_ms - cached.asked_ms)
@@ -162,7 +162,7 @@ class Trends:
         until_ms = as_of + self._spec.advance_ms if settled else now_ms + UNSETTLED_MS
         body = msgspec.json.encode(trend)
         if trend.asOf == as_of:
-            self._cache.put(as_of, key, _Cached(trend, now_ms, until_ms), len(body))
+            self._cache.put((as_of, key), _Cached(trend, now_ms, until_ms), len(body) + len(key))
         return web.Response(body=body, content_type="application/json")
 
     async def _local(self, row: str, partition: int, as_of: int) -> Trend:

@@ -17,6 +17,7 @@ from app.engine.query import CommittedTable, NotOwnedError, NotReadyError, Queri
 from tables.lanes import FOREVER, MARKS_MAX, LaneTimes
 from web.queries.params import Consistency
 from web.queries.rows import OpenTable
+from web.queries.scatter import restoring
 
 Role = Literal["active", "standby"]
 
@@ -174,6 +175,20 @@ def leaving(spread: Spreading) -> Iterator[None]:
     try:
         yield
     except (NotReadyError, NotOwnedError):
+        spread.miss_here()
+
+
+@contextmanager
+def whole(spread: Spreading) -> Iterator[None]:
+    """A partition that moves is missing from the answer; one that is being restored is a 503.
+
+    For sums that must be right as soon as this worker is ready.
+    """
+    try:
+        yield
+    except NotReadyError as exc:
+        raise restoring(exc) from exc
+    except NotOwnedError:
         spread.miss_here()
 
 
