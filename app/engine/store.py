@@ -19,6 +19,7 @@ from types import MappingProxyType
 import rocksdict
 
 from app.engine.effects import KeyRange
+from app.engine.store_faults import what_to_do
 from app.engine.store_memory import StoreMemory
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,11 @@ _SOURCE = b"source"
 
 
 class StoreError(Exception):
-    """The local store cannot be opened or written; state can be rebuilt from the changelog."""
+    """The local store cannot be opened, read or written; the text says why."""
+
+
+class StoreDamagedError(StoreError):
+    """Its files cannot be trusted; the state can be rebuilt from the changelog."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +68,15 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, families: Iterable[str], memory: StoreMemory) -> Store:
-        """Open the store; one that cannot be read is set aside and begun anew."""
+        """Open the store; one whose files are damaged is set aside and begun anew.
+
+        Raises :class:`StoreError` where the files are not to blame: another process holds them,
+        the disk is full. They stay as they are.
+        """
         wanted = tuple(families)
         try:
             return cls(path, wanted, memory)
-        except StoreError as exc:
+        except StoreDamagedError as exc:
             logger.warning("%s: set aside, rebuilt from the changelog", exc)
             set_aside(path)
             return cls(path, wanted, memory)
@@ -89,8 +98,14 @@ class Store:
             )
             for name in names - wanted:  # state of a former meaning: never read again
                 self._db.drop_column_family(name)
-        except Exception as exc:  # rocksdict raises bare Exception
+        except OSError as exc:  # from the folder; rocksdict raises bare Exception
             raise StoreError(f"cannot open the state in {self.path}: {exc}") from exc
+        except Exception as exc:
+            said = f"cannot open the state in {self.path}: {exc}"
+            advice = what_to_do(str(exc), self.path)
+            if advice is None:
+                raise StoreDamagedError(said) from exc
+            raise StoreError(f"{said}; {advice}") from exc
         self._columns = {name: self._db.get_column_family(name) for name in wanted}
         self._handles = {name: self._db.get_column_family_handle(name) for name in wanted}
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.engine.store import Positions, Store, StoreError
+from app.engine.store_faults import what_to_do
 from app.engine.store_memory import StoreMemory
 
 _MEMORY_BYTES = 8 << 20
@@ -121,6 +125,61 @@ def test_only_the_newest_damaged_store_is_kept(tmp_path: Path, memory: StoreMemo
         (path / "CURRENT").write_bytes(b"nonsense")
     Store.open(path, ["t"], memory).close()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "0.aside"]
+
+
+@contextmanager
+def another_process_with(path: Path) -> Iterator[int]:
+    """Opens the database in a process of its own; its id."""
+    code = "import rocksdict, sys; db = rocksdict.Rdict(sys.argv[1]); print(flush=True); input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code, path], stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        yield process.pid
+        process.communicate(b"\n")
+
+
+def test_a_store_that_another_process_has_open_is_left_alone_and_the_error_names_it(
+    tmp_path: Path, memory: StoreMemory
+) -> None:
+    path = tmp_path / "0"
+    first = Store.open(path, ["t"], memory)
+    first.write({}, Positions(9, 9))
+    first.close()
+    with another_process_with(path) as pid:
+        where = f"{path}.*process {pid} has it open: stop that one"
+        with pytest.raises(StoreError, match=where):
+            Store.open(path, ["t"], memory)
+    assert not (tmp_path / "0.aside").exists()
+    again = Store.open(path, ["t"], memory)
+    assert again.positions() == Positions(9, 9)
+    again.close()
+
+
+def test_a_store_this_process_has_open_is_left_alone(tmp_path: Path, memory: StoreMemory) -> None:
+    first = Store.open(tmp_path / "0", ["t"], memory)
+    with pytest.raises(StoreError, match="start the worker anew"):
+        Store.open(tmp_path / "0", ["t"], memory)
+    first.write({"t": dict(_ROWS)}, Positions(4, 4))
+    assert rows(first) == _ROWS
+    first.close()
+    assert not (tmp_path / "0.aside").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        ("IO error: While open a file for lock: /s/0/LOCK: Permission denied", "writable"),
+        ("IO error: While open a file for random read: /s/0/1.sst: Too many open files", "ulimit"),
+        ("IO error: No space left on device: While appending to file: /s/0/1.log", "free some"),
+        ("IO error: While lock file: /none/LOCK: Resource temporarily unavailable", "another proc"),
+        ("IO error: No such file or directory: While opening a file: /s/0/MANIFEST-9", None),
+        ("Corruption: Sst file size mismatch: /s/0/1.sst. Expected 9, actual size 1", None),
+    ],
+)
+def test_only_damage_is_mended_by_a_rebuild(error: str, advice: str | None) -> None:
+    told = what_to_do(error, Path("/none"))
+    assert told is None if advice is None else advice in (told or "")
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(
