@@ -80,17 +80,42 @@ def test_every_answer_carries_where_it_is_from_and_how_old_it_is(read: Operation
     assert not told & {"watermark", "staleness"}
 
 
-def test_every_body_of_an_answer_to_a_read_has_a_schema_of_its_own() -> None:
+def test_every_body_of_a_success_has_a_schema_of_its_own() -> None:
     made = document(OPERATIONS, "0")
-    untyped = {
-        path
+    schemas = {
+        (path, method): response["content"]["application/json"]["schema"]
         for path, methods in made["paths"].items()
-        for status, response in methods.get("get", {}).get("responses", {}).items()
-        if response.get("content", {}).get("application/json", {}).get("schema")
-        == {"type": "object"}
-        and status == "200"
+        for method, each in methods.items()
+        for status, response in each["responses"].items()
+        if status in ("200", "202") and "application/json" in response["content"]
     }
-    assert untyped == {"/ready", "/api/v1/health"}
+    assert {("/ready", "get"), ("/api/v1/health", "get"), ("/api/v1/logs", "post")} <= set(schemas)
+    for where, schema in schemas.items():
+        for one in schema.get("oneOf", [schema]):
+            assert "$ref" in one or "additionalProperties" in one, where
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "name"),
+    [
+        ("get", "/ready", None, "Ready"),
+        ("get", "/api/v1/health", None, "Health"),
+        ("post", "/api/v1/logs", {"source": "shop"}, "Accepted"),
+        ("post", "/api/v1/logs/ingest", [{"source": "shop"}, {"source": 7}], "BatchResults"),
+    ],
+)
+async def test_an_answer_has_the_fields_that_its_schema_names(
+    method: str, path: str, body: object, name: str
+) -> None:
+    schemas = document(OPERATIONS, "0")["components"]["schemas"]
+    async with (
+        running_worker() as one,
+        one.client.request(method, path, json=body) as response,
+    ):
+        answer = await response.json()
+    assert answer.keys() == schemas[name]["properties"].keys()
+    for item in answer.get("results", ()):
+        assert item.keys() <= schemas["ItemResult"]["properties"].keys()
 
 
 def test_bodies_are_described_as_they_may_be_sent_one_event_a_line_and_gzip_as_well() -> None:

@@ -33,9 +33,9 @@ class Operation:
     """One method of one path.
 
     ``answers`` are the statuses besides the problems any request may meet; ``answer`` is
-    the type of a success (None: said by ``about`` alone), ``headers`` what it tells beside its
-    body; ``body`` the schema of what is sent, by content type, gzip accepted. ``admin``
-    operations need the bearer token.
+    the type of a success (a tuple: one of these, None: said by ``about`` alone), ``headers`` what
+    it tells beside its body; ``body`` the schema of what is sent, by content type, gzip accepted.
+    ``admin`` operations need the bearer token.
     """
 
     method: Literal["get", "post", "put", "delete"]
@@ -66,7 +66,7 @@ def document(
 ) -> dict[str, Any]:
     """The whole document, ready to be encoded as JSON."""
     listed = list(operations)
-    types = list({id(t): t for t in (each.answer for each in listed) if t is not None}.values())
+    types = list({id(t): t for each in listed for t in _types(each)}.values())
     schemas, components = msgspec.json.schema_components(
         [Problem, *types], ref_template="#/components/schemas/{name}"
     )
@@ -89,6 +89,12 @@ def document(
             "securitySchemes": {"admin": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+def _types(each: Operation) -> tuple[Any, ...]:
+    if each.answer is None:
+        return ()
+    return each.answer if isinstance(each.answer, tuple) else (each.answer,)
 
 
 def _operation(each: Operation, of_type: Mapping[int, Schema]) -> dict[str, Any]:
@@ -141,7 +147,8 @@ def _response(each: Operation, status: int, of_type: Mapping[int, Schema]) -> di
         schema: Schema = {"$ref": f"#/components/schemas/{PROBLEM}"}
         made["content"] = {"application/problem+json": {"schema": schema}}
     elif status != HTTPStatus.SWITCHING_PROTOCOLS:
-        schema = of_type.get(id(each.answer), {"type": "object"})
+        schemas = [of_type[id(one)] for one in _types(each)]
+        schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
         if each.content != "application/json":
             schema = TEXT
         made["content"] = {each.content: {"schema": schema}}

@@ -10,9 +10,10 @@ from web.api.document import TEXT, Operation, Param, Schema
 from web.api.params import CONSISTENCY, CURSOR, FROM, LIMIT, TO
 from web.entities.operations import ENTITY_OPERATIONS
 from web.gateway.body import BODY_BYTES_MAX
-from web.gateway.logs import NDJSON
+from web.gateway.logs import NDJSON, Accepted, BatchResults
 from web.gateway.parse import BATCH_MAX
 from web.queries.archive import KeyWindows
+from web.queries.condition import Health, Ready
 from web.queries.consumers import ConsumersAnswer
 from web.queries.digests import LatencyDigest
 from web.queries.ledger import LedgerAnswer
@@ -61,7 +62,15 @@ _INGEST: Final = (
 _INGESTED: Final = (202, 400, 408, 413, 415, 429, 503)
 
 _INGEST_OPERATIONS: Final = tuple(
-    Operation("post", path, "Ingest", _INGEST, answers=_INGESTED, body=_EVENTS)
+    Operation(
+        "post",
+        path,
+        "Ingest",
+        _INGEST,
+        answers=_INGESTED,
+        answer=(Accepted, BatchResults),
+        body=_EVENTS,
+    )
     for path in ("/api/v1/logs", "/api/v1/logs/ingest")
 )
 
@@ -196,9 +205,21 @@ _WORKER: Final = (
         answers=(200, 503),
         answer=ConsumersAnswer,
     ),
-    Operation("get", "/ready", "Operations", "Whether every partition is restored", (), (200, 503)),
     Operation(
-        "get", "/api/v1/health", "Operations", "Whether every partition moves", (), (200, 503)
+        "get",
+        "/ready",
+        "Operations",
+        "Whether every partition is restored. 503 names what is awaited.",
+        answers=(200, 503),
+        answer=Ready,
+    ),
+    Operation(
+        "get",
+        "/api/v1/health",
+        "Operations",
+        "Whether every partition moves. 503 names those that do not, and why.",
+        answers=(200, 503),
+        answer=Health,
     ),
     Operation(
         "get",

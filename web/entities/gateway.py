@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
@@ -20,6 +21,13 @@ from web.problem import ItemError, Kind, ProblemError, json_response
 TOPIC: Final = "entity-events"
 REQUESTS_MAX: Final = 64
 """Requests being read or acknowledged at once."""
+
+
+class ChangeAccepted(msgspec.Struct, frozen=True, rename={"event_id": "eventId"}):
+    """The change is durable, under this id."""
+
+    event_id: str
+    version: int
 
 
 class RecordSink(Protocol):
@@ -65,7 +73,7 @@ class EntityGateway:
             record = (key, encode_event(event))
             await self._intake.send(1, lambda: self._sink.produce(TOPIC, [record]))
             self._cache.changed(key, event.version)
-        return json_response({"eventId": event.event_id, "version": event.version}, 202)
+        return json_response(ChangeAccepted(event.event_id, event.version), 202)
 
     def _judge(self, request: web.Request, raw: bytes) -> tuple[bytes, EntityEvent]:
         type_, entity_id = request.match_info["type"], request.match_info.get("id", "")

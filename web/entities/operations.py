@@ -9,6 +9,7 @@ from web.api.document import Operation, Param
 from web.api.params import CONSISTENCY, CURSOR, FROM, LIMIT, TO
 from web.entities.asked import PATH
 from web.entities.comparing import Report
+from web.entities.gateway import ChangeAccepted
 from web.entities.histories import EntityEvents
 from web.entities.listing import EntityList
 from web.entities.reads import EntityAnswer
@@ -40,7 +41,8 @@ ENTITY_OPERATIONS: Final = (
         "202 once the broker has acknowledged; an older version changes nothing.",
         (_TYPE, _ID),
         (202, 400, 408, 413, 415, 429, 503),
-        body={"application/json": _CHANGE},
+        ChangeAccepted,
+        {"application/json": _CHANGE},
     ),
     Operation(
         "post", f"{PATH}/{{type}}", "Entities", "Always 400: the id is missing", (_TYPE,), (400,)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
+import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
@@ -26,6 +27,30 @@ REQUESTS_MAX: Final = 256
 
 NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 """Content types of one event a line."""
+
+
+class Accepted(msgspec.Struct, frozen=True, rename={"event_id": "eventId"}):
+    """The event is durable, under this id."""
+
+    event_id: str
+
+
+class ItemResult(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"event_id": "eventId"}
+):
+    """What became of an item: accepted (202) under its id, or refused (400) and why."""
+
+    status: Literal[202, 400]
+    event_id: str | msgspec.UnsetType = msgspec.UNSET
+    errors: list[FieldError] | msgspec.UnsetType = msgspec.UNSET
+
+
+class BatchResults(msgspec.Struct, frozen=True):
+    """What became of each item of a batch, in its order."""
+
+    results: list[ItemResult]
+    accepted: int
+    rejected: int
 
 
 class EventSink(Protocol):
@@ -56,20 +81,16 @@ class _Judged:
             for error in each
         ]
 
-    def results(self) -> dict[str, object]:
+    def results(self) -> BatchResults:
         """Answer to a batch: what became of each item."""
-        results: list[dict[str, object]] = [
-            {"status": 202, "eventId": each.event_id}
+        results = [
+            ItemResult(status=202, event_id=each.event_id)
             if isinstance(each, LogEvent)
-            else {"status": 400, "errors": each}
+            else ItemResult(status=400, errors=each)
             for each in self.outcomes
         ]
         accepted = len(self.events)
-        return {
-            "results": results,
-            "accepted": accepted,
-            "rejected": len(self.outcomes) - accepted,
-        }
+        return BatchResults(results, accepted, len(self.outcomes) - accepted)
 
 
 class LogsGateway:
@@ -108,7 +129,7 @@ class LogsGateway:
             events = judged.events
             await self._intake.send(len(events), lambda: self._sink.send(TOPIC, events))
         if judged.single:
-            return json_response({"eventId": judged.events[0].event_id}, 202)
+            return json_response(Accepted(judged.events[0].event_id), 202)
         return json_response(judged.results(), 202)
 
     @staticmethod
@@ -144,6 +165,6 @@ class LogsGateway:
                 Kind.INVALID,
                 "the event is not valid" if parsed.single else "no event of the batch is valid",
                 errors=judged.errors,
-                extra={} if parsed.single else judged.results(),
+                extra={} if parsed.single else msgspec.to_builtins(judged.results()),
             )
         return judged

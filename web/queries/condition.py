@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
+import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -18,6 +20,25 @@ UNREPLICATED = (
     "topics have one replica: losing the broker's disk loses data. "
     "Use a cluster of three brokers (HEADRACE_BROKER) where that matters"
 )
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """Every partition of the worker is restored."""
+
+    worker: str
+    ready: Literal[True] = True
+
+
+class Health(msgspec.Struct, frozen=True):
+    """The worker's partitions move. ``replication``: copies of each record.
+
+    ``warnings``: what durability lacks, and what no restart of the worker mends.
+    """
+
+    worker: str
+    replication: int
+    warnings: list[str]
+    status: Literal["UP"] = "UP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +58,7 @@ class Condition:
         ready, reason = self.queries.ready()
         if not ready:
             raise ProblemError(Kind.UNAVAILABLE, reason, retry_after_s=1)
-        return json_response({"ready": True, "worker": self.queries.worker})
+        return json_response(Ready(self.queries.worker))
 
     async def health(self, _request: web.Request) -> web.Response:
         """200 while commits move positions on or nothing is behind, 503 with the reason otherwise.
@@ -49,17 +70,10 @@ class Condition:
             raise ProblemError(Kind.UNAVAILABLE, reason, retry_after_s=5)
         alert = self.alert()
         replication = self.settings.replication or (1 if self.settings.embedded else 3)
-        return json_response(
-            {
-                "status": "UP",
-                "worker": self.queries.worker,
-                "replication": replication,
-                "warnings": [
-                    *([UNREPLICATED] if replication == 1 else []),
-                    *([alert] if alert else []),
-                ],
-            }
-        )
+        warnings = [UNREPLICATED] if replication == 1 else []
+        if alert:
+            warnings.append(alert)
+        return json_response(Health(self.queries.worker, replication, warnings))
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Prometheus text. Rendered in a thread: many label sets take long."""
