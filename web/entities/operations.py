@@ -80,8 +80,13 @@ ENTITY_OPERATIONS: Final = (
         "post",
         REBUILD,
         "Entities",
-        "Restore the asked worker's partitions anew from the beginning of their changelog, and "
-        "hold all tables against entity-state, read from offset 0. They answer 503 meanwhile.",
+        "Restore the asked worker's entities anew from the beginning of their changelog, and hold "
+        "the tables of all workers against entity-state, read from offset 0. Until they are "
+        "restored the asked worker stands still with every partition it owns, of all topics: it "
+        "processes nothing, and answers 503 for its windows, sessions and entities (a standby on "
+        "another worker answers, asked with consistency=stale). GET /ready says how far it is. It "
+        "goes on to accept events, and what it does not process waits in Kafka. The other workers "
+        "go on: ask one after the other.",
         answers=(202, 401, 403, 409),
         answer=Report,
         admin=True,
