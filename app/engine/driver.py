@@ -17,6 +17,7 @@ from typing import cast
 
 from prometheus_client import CollectorRegistry
 
+from app.engine.attempts import Attempts, halted_by
 from app.engine.batch import Headers, RecordBatch
 from app.engine.cache import RowCache
 from app.engine.counts import Counts
@@ -29,9 +30,9 @@ from app.engine.partitioner import partition_for
 from app.engine.producing import pack
 from app.engine.reading import Reading
 from app.engine.spec import AgentSpec, EngineConfig
-from app.engine.steps import run_step
+from app.engine.steps import Attempt, StepFailedError, run_step
 from app.engine.store import Store
-from app.engine.task import Task
+from app.engine.task import Task, TaskState
 
 RECORD_BYTES_MAX = 2 << 20
 
@@ -145,25 +146,45 @@ class Driver:
         )
 
     def run(self, batch: RecordBatch) -> None:
-        """Run every agent that a batch reaches."""
+        """Run every agent that a batch reaches; a halted partition takes nothing more.
+
+        Where its agent tries again, the clock moves on by what it waits.
+        """
         task = self.tasks[TaskId(batch.topic, batch.partition)]
-        now_ms = self.clock.now_ms()
-        for part, effects in run_step(task.spec.step, batch, task, now_ms, RECORD_BYTES_MAX):
-            self._filling.apply(task, effects, now_ms, part)
+        attempts = Attempts(task.spec.on_failure)
+        while task.state is TaskState.RUNNING:
+            try:
+                self._attempt(task, batch, attempts.attempt)
+                break
+            except StepFailedError as exc:
+                wait_s = attempts.failed(self.clock.now_ms())
+                if wait_s is None:
+                    task.halt(halted_by(exc))
+                else:
+                    self.clock.advance(round(wait_s * 1000))
         self._commit()
+
+    def _attempt(self, task: Task, batch: RecordBatch, attempt: Attempt) -> None:
+        now_ms, step = self.clock.now_ms(), task.spec.step
+        for part, effects in run_step(step, batch, task, now_ms, RECORD_BYTES_MAX, attempt):
+            self._filling.apply(task, effects, now_ms, part)
 
     def advance(self, ms: int) -> None:
         """Let time pass, then run every agent's tick once."""
         self.clock.advance(ms)
         for task in self.tasks.values():
             task.reading = Reading(0, self.clock.now_ms())
-            self._filling.on_tick(task, self.clock.now_ms())
+            self._tick(task)
         self._commit()
 
     def tick(self, task_id: TaskId) -> None:
         """Run one agent's tick for one partition."""
-        self._filling.on_tick(self.tasks[task_id], self.clock.now_ms())
+        self._tick(self.tasks[task_id])
         self._commit()
+
+    def _tick(self, task: Task) -> None:
+        if task.state is TaskState.RUNNING:
+            self._filling.on_tick(task, self.clock.now_ms())
 
     def _commit(self) -> None:
         self._commit_once()

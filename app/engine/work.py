@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from app.engine.attempts import Attempts, halted_by
 from app.engine.batch import RecordBatch
 from app.engine.clock import Clock
 from app.engine.commits import Commits, as_failure
@@ -14,7 +15,6 @@ from app.engine.delivery import Delivery
 from app.engine.epoch import TaskId
 from app.engine.filling import Filling
 from app.engine.pacing import turn_s
-from app.engine.spec import FailurePolicy
 from app.engine.steps import Attempt, StepFailedError, run_step, sliced, trimmed
 from app.engine.store import StoreError
 from app.engine.task import Task, TaskState
@@ -22,8 +22,6 @@ from app.engine.transaction import CommitFailedError
 from app.engine.turns import Turns
 
 logger = logging.getLogger(__name__)
-
-RETRY_WAITS_S = (0.5, 2.0, 8.0)
 
 
 class WorkOwner(Protocol):
@@ -88,25 +86,19 @@ class Work:
 
     async def _run(self, task: Task, batch: RecordBatch, delivery: Delivery) -> None:
         """Run the step; when it fails, do as the agent's failure policy says."""
-        policy, first_failed_ms = task.spec.on_failure, None
-        stops = policy is FailurePolicy.STOP
-        waits_s = (*(RETRY_WAITS_S if policy is FailurePolicy.RETRY else ()), None)
-        for number, wait_s in enumerate(waits_s, 1):
-            last = wait_s is None
-            attempt = Attempt(number, first_failed_ms, last and not stops, not stops)
+        attempts = Attempts(task.spec.on_failure)
+        while True:
             try:
-                return self._run_once(task, batch, delivery, attempt)
+                return self._run_once(task, batch, delivery, attempts.attempt)
             except StepFailedError as exc:
-                if first_failed_ms is None:
-                    first_failed_ms = self._clock.now_ms()
+                wait_s = attempts.failed(self._clock.now_ms())
                 if wait_s is None:
                     logger.exception("%s stops", task.id)
-                    return task.halt(f"{exc}; mend the cause, then start the worker again")
+                    return task.halt(halted_by(exc))
                 logger.warning("%s; again in %.0f s", exc, wait_s)
                 await asyncio.sleep(wait_s)
                 if self._running(delivery) is not task:
                     return None
-        return None
 
     def _run_once(
         self, task: Task, batch: RecordBatch, delivery: Delivery, attempt: Attempt

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engine import work as work_module
+from app.engine import attempts as attempts_module
 from app.engine.batch import RecordBatch, header
 from app.engine.effects import Effects, Output, Reject, View
 from app.engine.pacing import SIZE_MAX, SIZE_MIN, SIZE_START, SLOW_S, BatchSize
@@ -66,7 +66,7 @@ def huge_step(records: RecordBatch, view: View, now_ms: int) -> Effects:
 async def test_a34_6_a_retried_step_that_recovers_loses_and_rejects_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work_module, "RETRY_WAITS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(attempts_module, "RETRY_WAITS_S", (0.0, 0.0, 0.0))
     agent = counting_agent(step=Fickle(2), on_failure=FailurePolicy.RETRY)
     rig = Rig(tmp_path, [agent])
     await rig.start()
@@ -81,7 +81,7 @@ async def test_a34_6_a_retried_step_that_recovers_loses_and_rejects_nothing(
 async def test_a34_6_a_step_that_goes_on_failing_dead_letters_the_poison_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: FailurePolicy
 ) -> None:
-    monkeypatch.setattr(work_module, "RETRY_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(attempts_module, "RETRY_WAITS_S", (0.0, 0.0))
     rig = Rig(tmp_path, [counting_agent(step=poison_step, on_failure=policy)])
     await rig.start()
     await rig.feed(batch([b"a", b"poison", b"b"]))
@@ -96,7 +96,7 @@ async def test_a34_6_a_step_that_goes_on_failing_dead_letters_the_poison_only(
 async def test_a34_6_a_dead_letter_after_retries_tells_how_often_and_since_when_it_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work_module, "RETRY_WAITS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(attempts_module, "RETRY_WAITS_S", (0.0, 0.0, 0.0))
 
     def slow_step(records: RecordBatch, view: View, now_ms: int) -> Effects:
         rig.clock.advance(1.0 if len(records) == 3 else 0.0)
