@@ -32,6 +32,7 @@ from tables.history.reader import History
 from web.entities.room import EntityRoom
 from web.entities.statetopic import StateTopic
 from web.fixed_windows import REQUESTS_WINDOW
+from web.gateway.body import AUTO_DECOMPRESS
 from web.gateway.logs import LogsGateway
 from web.gateway.producer import IngestMetrics, IngestProducer, IngestUnavailable
 from web.live.feed import LiveFeed
@@ -55,6 +56,10 @@ class PlainWeb(Web):
     optional_blueprints = ()
 
     app: Headrace
+
+    def __init__(self, app: Headrace) -> None:
+        super().__init__(app)
+        self._runner = web.AppRunner(self.web_app, access_log=None, auto_decompress=AUTO_DECOMPRESS)
 
     def _new_transport_tcp(self) -> BaseSite:
         # The port was taken before anything started; here its socket is handed over.

@@ -34,6 +34,7 @@ from tables.windows.spec import ErrorsWhen, WindowSpec
 from tables.windows.stats import WindowStats, encode_stats
 from web.entities.comparing import Latest
 from web.entities.room import EntityRoom
+from web.gateway.body import AUTO_DECOMPRESS
 from web.gateway.logs import LogsGateway
 from web.live.feed import LiveFeed
 from web.queries.archive import Archive
@@ -355,6 +356,7 @@ async def running_worker(
     deps = WebDeps(settings, queries, SPECS, gateway, live, clock, registry, archive, rooms=rooms)
     install(app, deps)
     server = TestServer(app)
+    await server.start_server(auto_decompress=AUTO_DECOMPRESS)
     async with TestClient(server) as client:
         cluster.urls[name] = str(server.make_url("")).rstrip("/")
         yield Worker(client, live, sink, registry, queries)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import zlib
 from collections.abc import AsyncIterator
 from io import BytesIO
 from typing import Any
@@ -137,6 +138,29 @@ async def test_gzip_is_read(worker: Worker):
     assert (await post(worker, body, 202, **{"Content-Encoding": "gzip"}))["accepted"] == 500
 
 
+async def test_gzip_of_several_members_is_read(worker: Worker):
+    lines = [gzip.compress(json.dumps(EVENT).encode() + b"\n") for _ in range(3)]
+    headers = {"Content-Encoding": "gzip"}
+    assert (await post(worker, b"".join(lines), 202, **headers))["accepted"] == 3
+
+
+@pytest.mark.parametrize("missing", ["half of it", "its check sum and length", "one byte"])
+async def test_a_gzip_body_that_was_cut_off_is_refused_also_between_two_lines(
+    worker: Worker, missing: str
+):
+    packer = zlib.compressobj(wbits=31)
+    line = packer.compress(json.dumps(EVENT).encode() + b"\n") + packer.flush(zlib.Z_SYNC_FLUSH)
+    whole = line + packer.compress(json.dumps(EVENT).encode() + b"\n") + packer.flush()
+    kept = {
+        "half of it": line,
+        "its check sum and length": whole[:-8],
+        "one byte": whole[:-1],
+    }
+    answer = await post(worker, kept[missing], 400, **{"Content-Encoding": "gzip"})
+    assert "broken off" in answer["detail"]
+    assert worker.sink.sent == []
+
+
 @pytest.mark.parametrize("mib", [2, 64])
 async def test_a_zip_bomb_is_too_large(worker: Worker, mib: int):
     await post(worker, gzip.compress(b" " * (mib << 20)), 413, **{"Content-Encoding": "gzip"})
@@ -145,7 +169,8 @@ async def test_a_zip_bomb_is_too_large(worker: Worker, mib: int):
 
 async def test_what_is_not_gzip_is_refused(worker: Worker, caplog: pytest.LogCaptureFixture):
     await post(worker, b"plainly not gzip at all", 400, **{"Content-Encoding": "gzip"})
-    await post(worker, b"x", 415, **{"Content-Encoding": "compress"})
+    for encoding in ("compress", "br", "zstd", "deflate"):
+        await post(worker, b"x", 415, **{"Content-Encoding": encoding})
     assert (await post(worker, EVENT, 202))["eventId"]
     assert caplog.records == []
 
