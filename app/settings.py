@@ -2,15 +2,20 @@
 
 Built once, frozen, and handed down; nothing else reads the environment. A wrong
 value raises :class:`SettingsError`, whose text names the field, the value and the
-accepted range, one line per wrong field.
+accepted range, one line per wrong field. An empty variable counts as unset; one whose name
+is nearly that of a setting is a mistake, because nothing else would tell of it.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
+import yaml
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
@@ -22,6 +27,12 @@ from pydantic_settings import (
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIG_DIR = CHECKOUT / "config"
 
+ENV_PREFIX: Final = "HEADRACE_"
+ALIKE: Final = 0.75
+"""Likeness (0..1) from which a variable's name is a misspelt setting's. A container platform
+sets variables such as HEADRACE_PORT and HEADRACE_SERVICE_HOST of its own: they are less like."""
+
+Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
 Guarantee = Literal["exactly_once", "at_least_once"]
 
 
@@ -33,7 +44,8 @@ class Settings(BaseSettings):
     """Everything an operator can set. Times end in ``_ms`` or ``_s``, sizes in ``_bytes``."""
 
     model_config = SettingsConfigDict(
-        env_prefix="HEADRACE_",
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
         frozen=True,
         extra="forbid",
         yaml_file=CONFIG_DIR / "headrace.yaml",
@@ -82,10 +94,10 @@ class Settings(BaseSettings):
     web_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     """Web port; unset: 6066, or the next free one for a further worker on this machine."""
 
-    web_bind: str = "127.0.0.1"
+    web_bind: Host = "127.0.0.1"
     """Address the web server listens on. Loopback unless told otherwise."""
 
-    advertised_host: str | None = None
+    advertised_host: Host | None = None
     """Host name other workers reach this one by; unset: ``web_bind``."""
 
     state_memory_bytes: Annotated[int, Field(ge=8 << 20, le=64 << 30)] = 64 << 20
@@ -162,10 +174,35 @@ class Settings(BaseSettings):
 
 def load_settings(**overrides: object) -> Settings:
     """Read and validate the settings, or raise :class:`SettingsError` with every wrong field."""
+    lines = _misspelt(os.environ)
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]  # validated by pydantic
+        settings = Settings(**overrides)  # type: ignore[arg-type]  # validated by pydantic
     except ValidationError as exc:
-        lines = [
+        lines += [
             f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in exc.errors()
         ]
-        raise SettingsError("configuration is not valid:\n  " + "\n  ".join(lines)) from exc
+        raise _not_valid(lines) from exc
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+        file = Settings.model_config["yaml_file"]
+        raise SettingsError(f"{file} cannot be read as YAML: {exc}") from exc
+    if lines:
+        raise _not_valid(lines)
+    return settings
+
+
+def _misspelt(names: Iterable[str]) -> list[str]:
+    """A line for each variable that is nearly one of ours."""
+    lines = []
+    for name in sorted(names):
+        bare = name.upper().removeprefix(ENV_PREFIX).lower()
+        if name.upper().startswith(ENV_PREFIX) and bare not in Settings.model_fields:
+            meant = get_close_matches(bare, Settings.model_fields, n=1, cutoff=ALIKE)
+            lines += [
+                f"{name}: no setting has this name; {ENV_PREFIX}{field.upper()} has"
+                for field in meant
+            ]
+    return lines
+
+
+def _not_valid(lines: list[str]) -> SettingsError:
+    return SettingsError("configuration is not valid:\n  " + "\n  ".join(lines))
