@@ -9,6 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter
 
 from agents.history.pending import AGE_MAX_S
+from app.engine.read_ahead import READ_AHEAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,6 @@ def consumer_config(target: ArchiveTarget) -> dict[str, str | int | float | bool
         "auto.offset.reset": "earliest",
         "enable.auto.commit": True,
         "enable.auto.offset.store": False,
-        "queued.max.messages.kbytes": 8_192,
         "log_level": 0,
+        **READ_AHEAD,
     }

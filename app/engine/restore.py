@@ -26,6 +26,7 @@ from app.engine.epoch import TaskId
 from app.engine.lanes import Lanes
 from app.engine.offsets import GroupOffsets
 from app.engine.progress import Progress
+from app.engine.read_ahead import READ_AHEAD
 from app.engine.spec import EngineConfig
 from app.engine.store import Positions, Store
 
@@ -86,9 +87,8 @@ class Restorer:
             "isolation.level": "read_committed",
             "auto.offset.reset": "earliest",
             "enable.partition.eof": True,
-            "fetch.queue.backoff.ms": 5,
             "fetch.wait.max.ms": 20,
-            "queued.max.messages.kbytes": 32_768,
+            **READ_AHEAD,
         }
 
     def start_points(

@@ -13,6 +13,7 @@ from confluent_kafka.admin._listoffsets import ListOffsetsResultInfo, OffsetSpec
 
 from app.engine.clock import Clock
 from app.engine.epoch import TaskId
+from app.engine.read_ahead import READ_AHEAD
 from app.engine.restore import BATCH, RestoreError, apply_records
 from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.store import Positions, Store, StoreError
@@ -92,9 +93,8 @@ class Tail:
             "isolation.level": "read_committed",
             "auto.offset.reset": "earliest",
             "enable.partition.eof": True,
-            "fetch.queue.backoff.ms": 5,
             "fetch.wait.max.ms": 500,
-            "queued.max.messages.kbytes": 16_384,
+            **READ_AHEAD,
         }
         self._consumer: ck.Consumer | None = None
         self._admin: AdminClient | None = None

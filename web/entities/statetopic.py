@@ -9,6 +9,7 @@ from typing import Final
 
 import confluent_kafka as ck
 
+from app.engine.read_ahead import READ_AHEAD
 from tables.entities.snapshot import digest
 from web.entities.comparing import Latest
 
@@ -104,17 +105,20 @@ class StateTopic:
 
     def _open(self) -> ck.Consumer:
         if self._consumer is None:
-            self._consumer = ck.Consumer(
-                {
-                    "bootstrap.servers": self._bootstrap,
-                    "group.id": f"{self._topic}-rebuild",
-                    "enable.auto.commit": False,
-                    "isolation.level": "read_committed",
-                    "auto.offset.reset": "earliest",
-                    "enable.partition.eof": True,
-                    "fetch.wait.max.ms": 50,
-                    "queued.max.messages.kbytes": 8_192,
-                    "log_level": 0,
-                }
-            )
+            self._consumer = ck.Consumer(consumer_config(self._bootstrap, self._topic))
         return self._consumer
+
+
+def consumer_config(bootstrap: str, topic: str) -> dict[str, str | int | float | bool]:
+    """The consumer: committed records of partitions given by hand; it joins no group."""
+    return {
+        "bootstrap.servers": bootstrap,
+        "group.id": f"{topic}-rebuild",
+        "enable.auto.commit": False,
+        "isolation.level": "read_committed",
+        "auto.offset.reset": "earliest",
+        "enable.partition.eof": True,
+        "fetch.wait.max.ms": 50,
+        "log_level": 0,
+        **READ_AHEAD,
+    }
