@@ -26,6 +26,20 @@ def quoted(field: str, given: object, said: str) -> str:
     return f"{field} = {given!r}: {said}"
 
 
+class _Once(yaml.SafeLoader):
+    """YAML whose mappings have each key once, as its specification says: PyYAML keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        given = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in given:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} is given twice", key.start_mark
+                )
+            given.add(key.value if isinstance(key, yaml.ScalarNode) else key)
+        return super().construct_mapping(node, deep=deep)
+
+
 @dataclass(frozen=True, slots=True)
 class Declarations(Generic[Spec]):
     """What a file lists below ``field``, its only one: at most ``count_max`` entries.
@@ -86,7 +100,7 @@ class Declarations(Generic[Spec]):
     def load(self, path: Path) -> tuple[Spec, ...]:
         """Specs of a file."""
         try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+            document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Once)  # noqa: S506 - it is a SafeLoader
         except (OSError, UnicodeDecodeError) as error:
             raise self.error(f"{path}: cannot be read: {error}") from error
         except yaml.YAMLError as error:

@@ -50,6 +50,35 @@ def test_mistakes_in_several_files_are_told_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("windows.yaml", "windows: []\nwindows: []\n", "'windows' is given twice"),
+        (
+            "windows.yaml",
+            "windows:\n  - {name: a, size: 60s, size: 30s}\n",
+            "'size' is given twice",
+        ),
+        (
+            "sessions.yaml",
+            "sessions: [{where: {level: [INFO], level: [WARN]}}]",
+            "'level' is given",
+        ),
+        ("entities.yaml", "entities: [{type: a, type: b}]", "'type' is given twice"),
+        ("entities.yaml", "entities: [{[a]: b}]", "found unhashable key"),
+    ],
+)
+def test_a_field_that_is_given_twice_is_a_mistake_and_not_the_last_of_them(
+    tmp_path: Path, file: str, text: str, said: str
+) -> None:
+    shutil.copytree(CONFIG_DIR, tmp_path, dirs_exist_ok=True)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_declared(Settings(config=tmp_path))
+    assert f"{tmp_path}/{file}: is not YAML" in str(caught.value)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         (
