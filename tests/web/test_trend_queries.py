@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import aiohttp
 import pytest
@@ -18,6 +19,7 @@ from tests.web.fakes import (
     TRENDS,
     Clock,
     Cluster,
+    MemoryTable,
     cluster_of,
     partition_for,
     running_worker,
@@ -245,3 +247,78 @@ async def test_a_history_that_cannot_be_given_is_a_400_with_its_field(
     async with running_worker(cluster) as worker:
         problem = await worker.json(f"/trends/shop/history?{query}", 400)
     assert problem["errors"][0]["field"] == field
+
+
+class CommittedMeanwhile(MemoryTable):
+    """Rows that a commit changes as soon as they were read."""
+
+    def __init__(self, commit: Callable[[], None]) -> None:
+        super().__init__()
+        self._commit = commit
+
+    def range(
+        self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
+    ) -> Iterator[tuple[bytes, Any]]:
+        found = list(super().range(lo, hi, limit=limit, reverse=reverse))
+        if found:
+            self._commit()
+        return iter(found)
+
+
+async def test_what_is_committed_while_panes_are_read_does_not_make_them_complete() -> None:
+    cluster = cluster_of("w1")
+    partition = partition_for(b"shop", PARTITIONS)
+    cluster.tables[partition, TRENDS.name] = CommittedMeanwhile(lambda: cluster.mark(NOW))
+    cluster.put("shop", NOW - HOP, stats_of([1.0]), TRENDS.name)
+    cluster.mark(NOW - 1)
+    async with running_worker(cluster) as worker:
+        answer = await worker.json("/trends/shop")
+    assert (answer["windows"]["1m"]["complete"], answer["watermark_ms"]) == (False, NOW - 1)
+
+
+STALE_PATHS = ("/trends", "/trends/{}", "/trends/{}/history")
+
+
+@pytest.mark.parametrize("path", STALE_PATHS)
+async def test_asked_stale_whoever_has_the_partition_answers_and_says_what_it_is(
+    path: str,
+) -> None:
+    cluster = cluster_of("w1", "w2", "w3")
+    service = "*" if path == "/trends" else of_owner(cluster, "w1")
+    partition = partition_for(service.encode(), PARTITIONS)
+    cluster.owners[partition] = "w1"
+    cluster.standbys["w2"] = {partition}
+    cluster.put(service, NOW - HOP, stats_of([1.0]), TRENDS.name)
+    cluster.mark(NOW)
+    fresh = path.format(service)
+    stale = f"{fresh}?consistency=stale"
+    told = {"worker": "w2", "role": "standby", "position": 42, "staleness_ms": 250}
+    async with running_worker(cluster, "w2") as second, running_worker(cluster, "w3") as third:
+        async with running_worker(cluster, "w1") as first:
+            active, standby = await first.json(stale), await second.json(stale)
+            assert (active["worker"], active["role"], active["staleness_ms"]) == ("w1", "active", 7)
+            assert standby == active | told
+            assert await third.json(stale) == active
+            assert "role" not in await third.json(fresh)
+            cluster.restoring = {partition}
+            assert await first.json(stale) == standby
+        for _ in range(2):  # a dead owner's partition, and nothing of it is kept
+            assert await third.json(stale) == standby
+        await third.json(f"{fresh}?consistency=maybe", 400)
+
+
+async def test_what_a_standby_told_is_kept_for_nobody_who_asks_for_the_owner() -> None:
+    cluster, clock = cluster_of("w1", "w2"), Clock()
+    service = of_owner(cluster, "w1")
+    cluster.standbys["w2"] = {partition_for(service.encode(), PARTITIONS)}
+    cluster.put(service, NOW - HOP, stats_of([1.0]), TRENDS.name)
+    cluster.mark(NOW)
+    async with (
+        running_worker(cluster, "w1"),
+        running_worker(cluster, "w2", clock=clock) as second,
+    ):
+        path = f"/trends/{service}"
+        assert (await second.json(f"{path}?consistency=stale"))["worker"] == "w2"
+        fresh = await second.json(path)
+        assert (fresh["worker"], "role" in fresh) == ("w1", False)
+        assert (await second.json(f"{path}?consistency=stale"))["worker"] == "w2"

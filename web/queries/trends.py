@@ -32,7 +32,7 @@ from web.lru import LruCache
 from web.peers import PeerAnswer, Peers
 from web.problem import Kind, ProblemError, json_response
 from web.queries.asking import Question, ask, unavailable
-from web.queries.params import WINDOWS_MAX
+from web.queries.params import WINDOWS_MAX, parse_consistency
 from web.queries.rows import has_key, newest_rows_sliced
 from web.queries.scatter import PARTIALS_TOPIC, is_forwarded, passed_on
 from web.queries.times import TimeRange, parse_time_range, refusal
@@ -99,7 +99,10 @@ class Trends:
     # -- endpoints -------------------------------------------------------------------------
 
     async def all(self, request: web.Request) -> web.Response:
-        """All services together, from the row that is aggregated for it."""
+        """All services together, from the row that is aggregated for it.
+
+        ``consistency=stale`` here and below: a standby may answer, and nothing is kept.
+        """
         return await self._answer(request, GLOBAL_KEY)
 
     async def one(self, request: web.Request) -> web.Response:
@@ -113,18 +116,20 @@ class Trends:
         size_ms = self._size(query)
         wanted = self._range(query, now_ms)
         step_ms = self._step(query, wanted, size_ms)
-        forwarded = is_forwarded(request, self._queries)
-        again = urlencode({"window": size_label(size_ms), "step": str(step_ms)} | wanted.query())
+        consistency = parse_consistency(query)
+        again = {"window": size_label(size_ms), "step": str(step_ms), "consistency": consistency}
         question = Question(
             PARTIALS_TOPIC,
             self._key(service),
-            f"{PATH}/{quote(service, safe='')}/history?{again}",
-            "owner",
-            forwarded,
+            f"{PATH}/{quote(service, safe='')}/history?{urlencode(again | wanted.query())}",
+            consistency,
+            is_forwarded(request, self._queries),
         )
 
         async def here(partition: int) -> TrendHistory:
-            return await self._local_history(service, partition, size_ms, wanted, step_ms)
+            with unavailable():
+                held = Held(self._queries, PARTIALS_TOPIC, partition, consistency)
+                return await self._local_history(service, held, size_ms, wanted, step_ms)
 
         answer = await ask(self._queries, self._peers, question, here)
         return passed_on(answer) if isinstance(answer, PeerAnswer) else json_response(answer)
@@ -132,10 +137,30 @@ class Trends:
     # -- answers ---------------------------------------------------------------------------
 
     async def _answer(self, request: web.Request, row: str) -> web.Response:
+        consistency = parse_consistency(request.query)
+        path = PATH if row == GLOBAL_KEY else f"{PATH}/{quote(_shown(row), safe='')}"
+        if consistency == "stale":
+            path += "?consistency=stale"
         forwarded = is_forwarded(request, self._queries)
-        now_ms = self._clock()
+        question = Question(PARTIALS_TOPIC, self._key(row), path, consistency, forwarded)
+        if consistency == "stale":
+            as_of = hop_before(self._clock(), self._spec.advance_ms)
+            found = await self._ask(question, row, as_of)
+            return passed_on(found) if isinstance(found, PeerAnswer) else json_response(found)
+        return await self._kept(question, row)
+
+    async def _ask(self, question: Question, row: str, as_of: int) -> Trend | PeerAnswer:
+        async def here(partition: int) -> Trend:
+            with unavailable():
+                held = Held(self._queries, PARTIALS_TOPIC, partition, question.consistency)
+                return await self._local(row, held, as_of)
+
+        return await ask(self._queries, self._peers, question, here)
+
+    async def _kept(self, question: Question, row: str) -> web.Response:
+        """The owner's answer, kept until the next hop."""
+        now_ms, key = self._clock(), question.key
         as_of = hop_before(now_ms, self._spec.advance_ms)
-        key = self._key(row)
         cached: _Cached | None = self._cache.get((as_of, key))
         if cached is not None and now_ms < cached.until_ms:
             self._asked.labels("hit").inc()
@@ -143,13 +168,7 @@ class Trends:
             stale_ms = cached.trend.staleness_ms + age_ms
             return json_response(msgspec.structs.replace(cached.trend, staleness_ms=stale_ms))
         self._asked.labels("miss").inc()
-        path = PATH if row == GLOBAL_KEY else f"{PATH}/{quote(_shown(row), safe='')}"
-        answer = await ask(
-            self._queries,
-            self._peers,
-            Question(PARTIALS_TOPIC, key, path, "owner", forwarded),
-            lambda partition: self._local(row, partition, as_of),
-        )
+        answer = await self._ask(question, row, as_of)
         if isinstance(answer, PeerAnswer):
             told = _trend_of(answer)
             if told is None:
@@ -165,12 +184,10 @@ class Trends:
             self._cache.put((as_of, key), _Cached(trend, now_ms, until_ms), len(body) + len(key))
         return web.Response(body=body, content_type="application/json")
 
-    async def _local(self, row: str, partition: int, as_of: int) -> Trend:
+    async def _local(self, row: str, held: Held, as_of: int) -> Trend:
         sizes = self._spec.sizes_ms
-        with unavailable():
-            held = Held(self._queries, PARTIALS_TOPIC, partition)
-            wanted = TimeRange(max(0, as_of - sizes[-1]), as_of)
-            panes, times = await self._panes(held, row, wanted)
+        wanted = TimeRange(max(0, as_of - sizes[-1]), as_of)
+        panes, times = await self._panes(held, row, wanted)
         windows: dict[int, TrendWindow] = {}
         for size_ms in sizes:
             stats = composed(panes, as_of, size_ms)
@@ -185,14 +202,12 @@ class Trends:
         )
 
     async def _local_history(
-        self, service: str, partition: int, size_ms: int, wanted: TimeRange, step_ms: int
+        self, service: str, held: Held, size_ms: int, wanted: TimeRange, step_ms: int
     ) -> TrendHistory:
         assert wanted.from_ms is not None  # noqa: S101 - for the type checker
         assert wanted.to_ms is not None  # noqa: S101 - as above
         lead = TimeRange(max(0, wanted.from_ms - size_ms), wanted.to_ms)
-        with unavailable():
-            held = Held(self._queries, PARTIALS_TOPIC, partition)
-            panes, times = await self._panes(held, self._spec.row_name(service), lead)
+        panes, times = await self._panes(held, self._spec.row_name(service), lead)
         first = -(-wanted.from_ms // step_ms) * step_ms
         ends = range(first, wanted.to_ms, step_ms)
         windows = [
@@ -211,12 +226,13 @@ class Trends:
         self, held: Held, row: str, wanted: TimeRange
     ) -> tuple[Sequence[Pane], LaneTimes]:
         """Panes of a row, and how far the lanes have come; 404 for a row nobody has heard of."""
+        # Before the panes: what is committed while they are read may not make them complete.
+        times = times_of(held.table(LANES_TABLE), len(self._queries.owners(self._spec.topic)))
         open_table = held.opener(self._spec.name)
         panes = await newest_rows_sliced(open_table, row, wanted, PANES_MAX)
         if not panes and row != GLOBAL_KEY and not has_key(open_table(), row):
             raise ProblemError(Kind.NOT_FOUND, f"no service {_shown(row)[:200]!r} was heard of")
-        sources = len(self._queries.owners(self._spec.topic))
-        return panes, times_of(held.table(LANES_TABLE), sources)
+        return panes, times
 
     # -- parameters ------------------------------------------------------------------------
 
