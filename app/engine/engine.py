@@ -76,6 +76,10 @@ class Engine:
         """Apply a batch; see :meth:`Work.process`."""
         await self._work.process(delivery)
 
+    def asked(self) -> None:
+        """A query came: steps take short turns for a while, however late they are."""
+        self._work.asked()
+
     async def tick(self) -> None:
         """Wall-clock work; call once a second."""
         await self._work.tick()

@@ -26,6 +26,9 @@ LATE_SPANS = 10
 
 TURN_S = 0.004
 TURN_LATE_S = 0.050
+TURN_ASKED_S = 0.008
+ASKED_SPAN_S = 0.25
+"""For so long after a query more are expected."""
 TURN_SHARE = 40
 TURN_BYTES_MIN = 32 << 10
 """Some fifty events: work that costs the same for each batch is not done record by record."""
@@ -94,9 +97,14 @@ def epoch_s(normal_s: float, interval_s: float, late_s: float) -> float:
     return max(normal_s, min(LATE_SPANS * interval_s, (late_s - KEEPS_UP_S) / LATE_SHARE))
 
 
-def turn_s(late_s: float) -> float:
-    """How long a step may hold the event loop when work is ``late_s`` behind."""
-    return min(TURN_LATE_S, max(TURN_S, (late_s - KEEPS_UP_S) / TURN_SHARE))
+def turn_s(late_s: float, asked_s: float) -> float:
+    """How long a step may hold the event loop.
+
+    Work is ``late_s`` behind, and the last query came ``asked_s`` ago: whoever asks waits for
+    half a turn, late or not.
+    """
+    longest_s = TURN_ASKED_S if asked_s < ASKED_SPAN_S else TURN_LATE_S
+    return min(longest_s, max(TURN_S, (late_s - KEEPS_UP_S) / TURN_SHARE))
 
 
 @dataclass(slots=True)

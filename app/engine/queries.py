@@ -93,6 +93,7 @@ class EngineQueries:
         return CommittedRows(self._running(topic, partition).layers[name])
 
     def _running(self, topic: str, partition: int) -> Task:
+        self._engine.asked()
         task = self._engine.tasks.get(TaskId(topic, partition))
         if task is None:
             raise NotOwnedError(f"{topic}/{partition} is not owned by this worker")

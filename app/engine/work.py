@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Protocol
 
 from app.engine.attempts import Attempts, halted_by
@@ -57,6 +58,11 @@ class Work:
         self._clock = clock
         self._record_bytes_max = record_bytes_max
         self._turns = Turns()
+        self._asked_at_s = -inf
+
+    def asked(self) -> None:
+        """A query came."""
+        self._asked_at_s = self._clock.monotonic()
 
     async def process(self, delivery: Delivery) -> None:
         """Apply a batch in slices, each once there is room in the open epoch."""
@@ -71,7 +77,8 @@ class Work:
             task = self._running(delivery)
             if task is None:
                 return
-            turn = max(1, task.turn_size.size(turn_s(self._owner.behind_s)) // record_bytes)
+            longest_s = turn_s(self._owner.behind_s, self._clock.monotonic() - self._asked_at_s)
+            turn = max(1, task.turn_size.size(longest_s) // record_bytes)
             stop = min(len(batch), start + min(turn, task.batch_size.records))
             rest = trimmed(sliced(batch, start, stop), task.position)
             if rest is not None:

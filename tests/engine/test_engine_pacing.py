@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -13,9 +15,11 @@ from app.engine import filling
 from app.engine.batch import RecordBatch
 from app.engine.effects import Effects, View
 from app.engine.pacing import (
+    ASKED_SPAN_S,
     KEEPS_UP_S,
     LATE_SHARE,
     LATE_SPANS,
+    TURN_ASKED_S,
     TURN_BYTES_MIN,
     TURN_LATE_S,
     TURN_S,
@@ -25,7 +29,8 @@ from app.engine.pacing import (
     epoch_s,
     turn_s,
 )
-from tests.engine.rig import PATIENCE_S, SOURCE, Rig, batch, count_step, counting_agent
+from app.engine.queries import Cluster, EngineQueries
+from tests.engine.rig import COUNTS, PATIENCE_S, SOURCE, Rig, batch, count_step, counting_agent
 
 INTERVAL_S = 0.1
 times = st.floats(0, 1e6)
@@ -45,7 +50,7 @@ def test_a_topic_of_which_nothing_was_taken_says_nothing() -> None:
 def test_who_keeps_up_commits_as_usual(normal: float) -> None:
     assert epoch_s(normal, INTERVAL_S, 0.0) == normal
     assert epoch_s(normal, INTERVAL_S, KEEPS_UP_S) == normal
-    assert turn_s(KEEPS_UP_S) == TURN_S
+    assert turn_s(KEEPS_UP_S, inf) == TURN_S
 
 
 @given(times, times)
@@ -53,9 +58,10 @@ def test_an_epoch_and_a_turn_are_never_longer_than_their_bounds(late: float, mor
     span = epoch_s(0.01, INTERVAL_S, late)
     assert 0.01 <= span <= LATE_SPANS * INTERVAL_S
     assert span <= max(0.01, late / LATE_SHARE)
-    assert TURN_S <= turn_s(late) <= TURN_LATE_S
+    assert TURN_S <= turn_s(late, inf) <= TURN_LATE_S
+    assert turn_s(late, 0.0) == min(TURN_ASKED_S, turn_s(late, ASKED_SPAN_S))
     assert epoch_s(0.01, INTERVAL_S, late + more) >= span
-    assert turn_s(late + more) >= turn_s(late)
+    assert turn_s(late + more, inf) >= turn_s(late, inf)
 
 
 def test_a_turn_holds_what_it_has_time_for() -> None:
@@ -87,6 +93,27 @@ async def test_fat_records_are_worked_on_one_by_one(tmp_path: Path) -> None:
     assert sizes == [1, 1, 1]
     await rig.feed(batch([b"x"] * 40, 3))
     assert sizes == [1, 1, 1, 40]
+    await rig.engine.close()
+
+
+async def test_turns_of_a_late_worker_are_short_while_it_is_asked(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    def step(records: RecordBatch, view: View, now_ms: int) -> Effects:
+        sizes.append(len(records))
+        rig.clock.advance(len(records) / 1_000)
+        return count_step(records, view, now_ms)
+
+    rig = Rig(tmp_path, (counting_agent(step=step),))
+    await rig.start()
+    await rig.feed(batch([b"x" * 4_096] * 1_000))
+    rig.flow.ends[SOURCE] = 1_000_000
+    assert await rig.commit()
+    await rig.feed(batch([b"x" * 4_096] * 200, 1_000))
+    assert max(sizes[-3:]) >= 40
+    EngineQueries(rig.engine, cast(Cluster, None), rig.clock).table(SOURCE.topic, 0, COUNTS.name)
+    await rig.feed(batch([b"x" * 4_096] * 100, 1_200))
+    assert max(sizes[-3:]) <= 10
     await rig.engine.close()
 
 
