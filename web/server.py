@@ -75,13 +75,18 @@ def declared(specs: Sequence[WindowSpec], name: str) -> WindowSpec:
     )
 
 
-def _undeclared(name: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    async def answer(_request: web.Request) -> web.StreamResponse:
+def _undeclared(name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(_request: web.Request) -> web.Response:
         raise ProblemError(
             Kind.NOT_FOUND, f"this answers from the window {name!r}, which windows.yaml lacks"
         )
 
     return answer
+
+
+def _views(path: str, handler: monitoring.Handler) -> list[web.RouteDef]:
+    """A view for everybody, and for workers that ask a standby."""
+    return [web.get(path, handler), web.get(monitoring.standby_path(path), handler)]
 
 
 def _view_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
@@ -95,10 +100,10 @@ def _view_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
     routes: list[web.AbstractRouteDef] = [
         web.get(requests.PATH, counts.handle),
         web.get(requests.REPORT_PATH, counts.report),
-        web.get(monitoring.LATENCY_PATH, views.latencies),
+        *_views(monitoring.LATENCY_PATH, views.latencies),
         web.get(digests.PATH, distributions.handle),
-        web.get(monitoring.ANOMALIES_PATH, views.anomalies),
-        web.get(
+        *_views(monitoring.ANOMALIES_PATH, views.anomalies),
+        *_views(
             monitoring.ERRORS_PATH,
             _undeclared(ERRORS_WINDOW) if errors is None else views.error_rates_of(errors),
         ),

@@ -149,6 +149,7 @@ def test_the_figures_of_many_partitions_are_the_least_watermark_and_the_greatest
         "staleness_ms": 90,
         "partial": True,
         "missing": ["w3"],
+        "standbys": msgspec.UNSET,
     }
     spread.miss_here()
     assert spread.figures()["missing"] == ["w1", "w3"]

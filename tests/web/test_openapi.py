@@ -139,7 +139,7 @@ def test_bodies_are_described_as_they_may_be_sent_one_event_a_line_and_gzip_as_w
         ("/api/v1/windows/requests_per_endpoint?from=-15m", "from", "is not known; accepted"),
         ("/trends?window=1m", "window", "is not known; accepted here: consistency"),
         ("/trends/shop?from=-5m", "from", "is not known; accepted here: consistency"),
-        ("/metrics/requests?endpoint=/a", "endpoint", "is not known; none is accepted here"),
+        ("/metrics/requests?endpoint=/a", "endpoint", "is not known; accepted here: consist"),
         ("/metrics/latency?endpoint=/a&endpoint=/b", "endpoint", "is given more than once"),
         ("/api/v1/sessions/analytics?limit=5", "limit", "is not known; accepted here: type, from"),
         ("/api/v1/entities/device/1?from=now", "from", "is not known; accepted here: consist"),

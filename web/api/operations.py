@@ -74,6 +74,10 @@ _INGEST_OPERATIONS: Final = tuple(
     for path in ("/api/v1/logs", "/api/v1/logs/ingest")
 )
 
+_LIST: Final = (
+    "With consistency=stale a partition whose owner does not answer is told by a standby of it, "
+    "each partition once; standbys names them."
+)
 _WINDOWS: Final = (
     Operation(
         "get",
@@ -105,8 +109,9 @@ _WINDOWS: Final = (
         "get",
         "/metrics/requests",
         "Monitoring",
-        "Events per endpoint over the last five minutes. The busiest 1 000.",
-        answers=(200, 503),
+        f"Events per endpoint over the last five minutes. The busiest 1 000. {_LIST}",
+        (CONSISTENCY,),
+        (200, 503),
         answer=dict[str, int],
         headers=HEADERS,
     ),
@@ -114,8 +119,8 @@ _WINDOWS: Final = (
         "get",
         "/metrics/errors",
         "Monitoring",
-        "Error rate per endpoint, by status class and code, over five minutes.",
-        (ENDPOINT,),
+        f"Error rate per endpoint, by status class and code, over five minutes. {_LIST}",
+        (ENDPOINT, CONSISTENCY),
         (200, 503),
         Found[ErrorRate],
     ),
@@ -123,8 +128,8 @@ _WINDOWS: Final = (
         "get",
         "/metrics/latency",
         "Monitoring",
-        "Latency quantiles per endpoint over the last five minutes.",
-        (ENDPOINT,),
+        f"Latency quantiles per endpoint over the last five minutes. {_LIST}",
+        (ENDPOINT, CONSISTENCY),
         (200, 503),
         Found[Latency],
     ),
@@ -143,8 +148,9 @@ _WINDOWS: Final = (
         "/metrics/anomalies",
         "Monitoring",
         "Closed minutes beyond three sigma of the sixty before them. A minute without a request "
-        "has no window: it is neither judged nor a part of what others are judged by.",
-        (ENDPOINT,),
+        "has no window: it is neither judged nor a part of what others are judged by. A standby "
+        f"judges by what it has, which its owner's next commits may change. {_LIST}",
+        (ENDPOINT, CONSISTENCY),
         (200, 503),
         Found[Anomaly],
     ),

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from heapq import nlargest
 from typing import Any, Final, Generic, TypeVar
-from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import web
@@ -23,14 +22,9 @@ from tables.windows.trends import hop_before
 from tables.windows.window import WindowSpec
 from web.peers import Peers
 from web.problem import json_response
+from web.queries.collecting import asked_list, collect
 from web.queries.requests import ENDPOINTS_MAX, KEYS_READ_MAX, RANGE_MS
 from web.queries.rows import in_slices, keys_after, newest_rows
-from web.queries.scatter import (
-    PARTIALS_TOPIC,
-    gather,
-    is_forwarded,
-    local_partitions,
-)
 from web.queries.times import TimeRange
 from web.queries.views import (
     JUDGED,
@@ -41,7 +35,7 @@ from web.queries.views import (
     error_rate,
     latency_of,
 )
-from web.queries.whence import Held, Spread, Spreading, times_of, watermark_of, whole
+from web.queries.whence import Held, Spread, times_of, watermark_of
 
 ERRORS_PATH: Final = "/metrics/errors"
 LATENCY_PATH: Final = "/metrics/latency"
@@ -79,9 +73,8 @@ class _Look:
 
 @dataclass(slots=True)
 class _Seen:
-    """What was found so far."""
+    """What was found in some partitions."""
 
-    spread: Spreading
     found: list[Any] = field(default_factory=list)
     truncated: bool = False
 
@@ -148,44 +141,39 @@ class Monitoring:
         judge_key: Judge,
     ) -> web.Response:
         only = request.query.get("endpoint")
-        forwarded = is_forwarded(request, self._queries)
-        seen = _Seen(Spreading(self._queries.worker))
-        for partition in local_partitions(self._queries):
-            with whole(seen.spread):
-                held = Held(self._queries, PARTIALS_TOPIC, partition)
-                await self._look(held, _Look(spec, wanted, only, judge_key), seen)
-        if not forwarded:
-            query = "" if only is None else "?" + urlencode({"endpoint": only})
-            others = await gather(self._queries, self._peers, path + query, _found_of)
-            seen.spread.miss(others.missing)
-            for other in others.answers:
-                seen.spread.add(other)
-                seen.found += other.found
-                seen.truncated |= other.truncated
-        busiest = nlargest(ENDPOINTS_MAX, map(msgspec.to_builtins, seen.found), key=_weight)
+        query = {} if only is None else {"endpoint": only}
+        asked = asked_list(request, self._queries, path, standby_path(path), query)
+        look = _Look(spec, wanted, only, judge_key)
+        found = await collect(
+            self._queries, self._peers, asked, lambda held: self._seen(held, look), _seen_of
+        )
+        everything = [one for seen in found.parts for one in seen.found]
+        busiest = nlargest(ENDPOINTS_MAX, map(msgspec.to_builtins, everything), key=_weight)
+        truncated = any(seen.truncated for seen in found.parts)
         return json_response(
             Found(
                 window=spec.name,
                 from_ms=wanted.from_ms or 0,
                 to_ms=wanted.to_ms or 0,
                 found=busiest,
-                truncated=seen.truncated or len(seen.found) > ENDPOINTS_MAX,
-                **seen.spread.figures(),
+                truncated=truncated or len(everything) > ENDPOINTS_MAX,
+                **found.spread.figures(),
             )
         )
 
-    async def _look(self, held: Held, look: _Look, seen: _Seen) -> None:
-        """Add what a partition of this worker has."""
+    async def _seen(self, held: Held, look: _Look) -> tuple[_Seen, int | None]:
+        """What a partition of this worker has, and its watermark."""
         sources = len(self._queries.owners(look.spec.topic))
         times = times_of(held.table(LANES_TABLE), sources)
         fed: set[tuple[str, ...]] = set()
+        seen = _Seen()
         try:
             async for key, panes in _keys(held, look):
                 fed.update(stats.lanes for _, stats in panes)
                 seen.found += look.judge_key(key, panes, times)
         except _TooManyKeysError:
             seen.truncated = True
-        seen.spread.hold(held.figures(watermark_of(times, fed)))
+        return seen, watermark_of(times, fed)
 
 
 async def _keys(held: Held, look: _Look) -> AsyncIterator[tuple[str, Sequence[Pane]]]:
@@ -203,6 +191,11 @@ async def _keys(held: Held, look: _Look) -> AsyncIterator[tuple[str, Sequence[Pa
             yield key, panes
 
 
+def standby_path(path: str) -> str:
+    """Where other workers ask for partitions that this one is a standby of."""
+    return f"/internal{path}"
+
+
 class _TooManyKeysError(Exception):
     """A partition has more keys than one answer looks at."""
 
@@ -211,5 +204,6 @@ def _weight(found: Mapping[str, Any]) -> tuple[float, str]:
     return (abs(found.get("score", found.get("count", 0))), found["endpoint"])
 
 
-def _found_of(body: bytes) -> Found[dict[str, Any]]:
-    return msgspec.json.decode(body, type=Found[dict[str, Any]])
+def _seen_of(body: bytes) -> tuple[Found[dict[str, Any]], _Seen]:
+    found = msgspec.json.decode(body, type=Found[dict[str, Any]])
+    return found, _Seen(list(found.found), found.truncated)

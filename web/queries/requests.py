@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from heapq import nlargest
 from typing import Final
 
@@ -14,15 +15,10 @@ from tables.lanes import LANES_TABLE
 from tables.windows.spec import WindowSpec
 from web.peers import Peers
 from web.problem import json_response
+from web.queries.collecting import asked_list, collect
 from web.queries.rows import in_slices, keys_after, newest_rows
-from web.queries.scatter import (
-    PARTIALS_TOPIC,
-    gather,
-    is_forwarded,
-    local_partitions,
-)
 from web.queries.times import TimeRange
-from web.queries.whence import Held, Spread, Spreading, times_of, watermark_of, whole
+from web.queries.whence import Held, Spread, times_of, watermark_of
 
 PATH: Final = "/metrics/requests"
 REPORT_PATH: Final = "/internal/requests"
@@ -39,6 +35,7 @@ HEADERS: Final = {
     "Headrace-Staleness-Ms": "Age of the oldest change that may not be in the answer",
     "Headrace-Partial": "true when workers are missing",
     "Headrace-Missing": "The workers without which it is",
+    "Headrace-Standbys": "Partitions told by a standby, asked with consistency=stale",
     "Headrace-Truncated": "true when there are more endpoints than are told or looked at",
 }
 
@@ -48,6 +45,14 @@ class Report(Spread, frozen=True, kw_only=True):
 
     counts: dict[str, int]
     truncated: bool
+
+
+@dataclass(slots=True)
+class _Share:
+    """Sums of some partitions; ``truncated``: there are more keys than are read or told."""
+
+    counts: dict[str, int]
+    truncated: bool = False
 
 
 class RequestCounts:
@@ -66,66 +71,50 @@ class RequestCounts:
         """``{endpoint: count}``, the busiest 1 000, over all partitions.
 
         Headers say what other answers say in their body, so that this one stays a plain map
-        (see :func:`headers_of`). 503 while a partition of this worker is restored.
+        (see :func:`headers_of`). 503 while a partition of this worker is restored, unless a
+        standby may answer (``consistency=stale``).
         """
-        forwarded = is_forwarded(request, self._queries)
-        spread = Spreading(self._queries.worker)
-        counts, truncated = await self._here(spread)
-        if not forwarded:
-            others = await gather(self._queries, self._peers, REPORT_PATH, _report_of)
-            spread.miss(others.missing)
-            for other in others.answers:
-                spread.add(other)
-                truncated |= other.truncated
-                for key, count in other.counts.items():
-                    counts[key] = counts.get(key, 0) + count
-        shown, left_out = _busiest(counts)
-        response = json_response(shown)
-        response.headers.update(headers_of(Spread(**spread.figures())))
-        if truncated or left_out:
+        report = await self._report(request)
+        response = json_response(report.counts)
+        response.headers.update(headers_of(report))
+        if report.truncated:
             response.headers["Headrace-Truncated"] = "true"
         return response
 
     async def report(self, request: web.Request) -> web.Response:
         """For other workers: this one's share, with what the headers tell of the whole."""
-        is_forwarded(request, self._queries)
-        spread = Spreading(self._queries.worker)
-        counts, truncated = await self._here(spread)
-        shown, left_out = _busiest(counts)
-        return json_response(
-            Report(counts=shown, truncated=truncated or left_out, **spread.figures())
-        )
+        return json_response(await self._report(request))
 
-    async def _here(self, spread: Spreading) -> tuple[dict[str, int], bool]:
-        """Sums of this worker's partitions, and whether there were more keys than are read."""
+    async def _report(self, request: web.Request) -> Report:
+        asked = asked_list(request, self._queries, REPORT_PATH, REPORT_PATH, {})
+        found = await collect(self._queries, self._peers, asked, self._share, _share_of)
         counts: dict[str, int] = {}
-        truncated = False
-        for partition in local_partitions(self._queries):
-            with whole(spread):
-                held = Held(self._queries, PARTIALS_TOPIC, partition)
-                truncated |= await self._count(held, counts, spread)
-        return counts, truncated
+        for share in found.parts:
+            for key, count in share.counts.items():
+                counts[key] = counts.get(key, 0) + count
+        shown, left_out = _busiest(counts)
+        truncated = left_out or any(share.truncated for share in found.parts)
+        return Report(counts=shown, truncated=truncated, **found.spread.figures())
 
-    async def _count(self, held: Held, counts: dict[str, int], spread: Spreading) -> bool:
-        """Add the partition's sums; whether there were more keys than are read."""
+    async def _share(self, held: Held) -> tuple[_Share, int | None]:
+        """Sums of a partition of this worker, and its watermark."""
         now_ms = self._clock()
         last_five_minutes = TimeRange(max(0, now_ms - RANGE_MS + 1), now_ms + 1)
         windows_max = RANGE_MS // self._spec.advance_ms + 1
         times = times_of(held.table(LANES_TABLE), len(self._queries.owners(self._spec.topic)))
         table = held.opener(self._spec.name)
         fed: set[tuple[str, ...]] = set()
-        read, truncated = 0, False
+        share, read = _Share({}), 0
         async for key in in_slices(keys_after(table, None, last_five_minutes.from_ms or 0)):
-            truncated = read == KEYS_READ_MAX
-            if truncated:
+            share.truncated = read == KEYS_READ_MAX
+            if share.truncated:
                 break
             read += 1
             rows = newest_rows(table(), key, last_five_minutes, windows_max)
             fed.update(stats.lanes for _, stats in rows)
             if rows:
-                counts[key] = counts.get(key, 0) + sum(stats.count for _, stats in rows)
-        spread.hold(held.figures(watermark_of(times, fed)))
-        return truncated
+                share.counts[key] = sum(stats.count for _, stats in rows)
+        return share, watermark_of(times, fed)
 
 
 def headers_of(spread: Spread) -> Mapping[str, str]:
@@ -137,6 +126,7 @@ def headers_of(spread: Spread) -> Mapping[str, str]:
         "Headrace-Staleness-Ms": str(spread.staleness_ms),
         "Headrace-Partial": "true" if spread.partial else "false",
         "Headrace-Missing": ", ".join(spread.missing),
+        "Headrace-Standbys": ", ".join(map(str, spread.standbys or ())),
     }
     return {name: value for name, value in told.items() if value}
 
@@ -147,5 +137,6 @@ def _busiest(counts: Mapping[str, int]) -> tuple[dict[str, int], bool]:
     return dict(shown), len(counts) > ENDPOINTS_MAX
 
 
-def _report_of(body: bytes) -> Report:
-    return msgspec.json.decode(body, type=Report)
+def _share_of(body: bytes) -> tuple[Report, _Share]:
+    report = msgspec.json.decode(body, type=Report)
+    return report, _Share(report.counts, report.truncated)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -95,17 +95,24 @@ async def ask_owners(
     owners: list[Owner], peers: Peers, path: str, decode: Callable[[bytes], T]
 ) -> Gathered[T]:
     """Ask every other worker among the owners at once, :data:`HOP_TIMEOUT_S` in all."""
-    urls = remote_urls(owners)
+    answers = await ask_each(peers, dict.fromkeys(remote_urls(owners), path), decode)
+    missing = [url for url, each in answers.items() if each is None]
+    if any(not owner.local and owner.url is None for owner in owners):
+        missing.append(MOVING)
+    return Gathered([each for each in answers.values() if each is not None], missing)
+
+
+async def ask_each(
+    peers: Peers, paths: Mapping[str, str], decode: Callable[[bytes], T]
+) -> dict[str, T | None]:
+    """What each address answers for its path, all at once; None where it is no answer."""
 
     async def ask(url: str) -> T | None:
         try:
-            answer = await peers.get(url, path, HOP_TIMEOUT_S)
+            answer = await peers.get(url, paths[url], HOP_TIMEOUT_S)
             return decode(answer.body) if answer.status == 200 else None
         except (PeerError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
 
-    answers = await asyncio.gather(*(ask(url) for url in urls))
-    missing = [url for url, each in zip(urls, answers, strict=True) if each is None]
-    if any(not owner.local and owner.url is None for owner in owners):
-        missing.append(MOVING)
-    return Gathered([each for each in answers if each is not None], missing)
+    answers = await asyncio.gather(*map(ask, paths))
+    return dict(zip(paths, answers, strict=True))

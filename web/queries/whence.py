@@ -101,7 +101,8 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
     """An answer over many partitions: the least watermark of them and the greatest staleness.
 
     ``worker`` was asked; ``partitions`` are those in the answer. ``missing`` names workers
-    without whose partitions (or some of them) it is; then it is ``partial``.
+    without whose partitions (or some of them) it is; then it is ``partial``. ``standbys`` are
+    the partitions told by a standby, where one was allowed to answer.
     """
 
     partitions: list[int]
@@ -110,6 +111,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
     staleness_ms: int
     partial: bool
     missing: list[str]
+    standbys: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
 class SpreadFigures(TypedDict):
@@ -121,14 +123,18 @@ class SpreadFigures(TypedDict):
     staleness_ms: int
     partial: bool
     missing: list[str]
+    standbys: list[int] | msgspec.UnsetType
 
 
 class Spreading:
     """What an answer over many partitions is made of so far."""
 
-    def __init__(self, worker: str) -> None:
+    def __init__(self, worker: str, *, stale: bool = False) -> None:
+        """``stale``: standbys may answer, and it is told which partitions they told."""
         self._worker = worker
+        self._stale = stale
         self._partitions: set[int] = set()
+        self._standbys: set[int] = set()
         self._missing: set[str] = set()
         self._watermark_ms: int | None = None
         self._staleness_ms = 0
@@ -136,11 +142,14 @@ class Spreading:
     def hold(self, figures: Figures) -> None:
         """A partition of this worker is in it."""
         self._partitions.add(figures["partition"])
+        if figures["role"] == "standby":
+            self._standbys.add(figures["partition"])
         self._grow(figures["watermark_ms"], figures["staleness_ms"])
 
     def add(self, other: Spread) -> None:
         """What another worker told of its partitions is in it."""
         self._partitions.update(other.partitions)
+        self._standbys.update(other.standbys or ())
         self._missing.update(other.missing)
         self._grow(other.watermark_ms, other.staleness_ms)
 
@@ -152,6 +161,15 @@ class Spreading:
         """A partition of this worker moves or is being restored."""
         self._missing.add(self._worker)
 
+    def miss_only(self, workers: Iterable[str]) -> None:
+        """It is without these and no others: what was missing has been told since."""
+        self._missing = set(workers)
+
+    @property
+    def partitions(self) -> frozenset[int]:
+        """Those that are in it."""
+        return frozenset(self._partitions)
+
     def figures(self) -> SpreadFigures:
         """What the answer says of itself."""
         return {
@@ -161,6 +179,7 @@ class Spreading:
             "staleness_ms": self._staleness_ms,
             "partial": bool(self._missing),
             "missing": sorted(self._missing),
+            "standbys": sorted(self._standbys) if self._stale else msgspec.UNSET,
         }
 
     def _grow(self, watermark_ms: int | None, staleness_ms: int) -> None:
