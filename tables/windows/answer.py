@@ -64,7 +64,7 @@ def row_watermark_ms(lanes: tuple[str, ...], lane_marks: Mapping[str, LaneMark])
     return min(awake, default=None)
 
 
-def watermark_ms_of(
+def watermark_by_marks(
     fed: Iterable[tuple[str, ...]], lane_marks: Mapping[str, LaneMark]
 ) -> int | None:
     """How far the lanes that ``fed`` rows have come at least; None: none of them is awake."""

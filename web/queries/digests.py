@@ -19,7 +19,7 @@ from aiohttp import web
 from app.engine.query import Queries
 from tables.histogram import to_tdigest
 from tables.lanes import LANES_TABLE
-from tables.windows.answer import watermark_ms_of
+from tables.windows.answer import watermark_by_marks
 from tables.windows.compose import Pane, merged
 from tables.windows.spec import WindowSpec
 from web.peers import PeerAnswer, Peers
@@ -129,7 +129,7 @@ class LatencyDigests:
             from_ms=wanted.from_ms or 0,
             to_ms=wanted.to_ms or 0,
             digest=digest,
-            **held.figures(watermark_ms_of({stats.lanes for _, stats in panes}, marks)),
+            **held.figures(watermark_by_marks({stats.lanes for _, stats in panes}, marks)),
         )
 
     def _range(self, query: Mapping[str, str]) -> TimeRange:

@@ -35,7 +35,7 @@ from web.queries.views import (
     error_rate,
     latency_of,
 )
-from web.queries.whence import Held, Spread, times_of, watermark_of
+from web.queries.whence import Held, Spread, times_of, watermark_by_times
 
 ERRORS_PATH: Final = "/metrics/errors"
 LATENCY_PATH: Final = "/metrics/latency"
@@ -173,7 +173,7 @@ class Monitoring:
                 seen.found += look.judge_key(key, panes, times)
         except _TooManyKeysError:
             seen.truncated = True
-        return seen, watermark_of(times, fed)
+        return seen, watermark_by_times(times, fed)
 
 
 async def _keys(held: Held, look: _Look) -> AsyncIterator[tuple[str, Sequence[Pane]]]:

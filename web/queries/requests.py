@@ -18,7 +18,7 @@ from web.problem import json_response
 from web.queries.collecting import asked_list, collect
 from web.queries.rows import in_slices, keys_after, newest_rows
 from web.queries.times import TimeRange
-from web.queries.whence import Held, Spread, times_of, watermark_of
+from web.queries.whence import Held, Spread, times_of, watermark_by_times
 
 PATH: Final = "/metrics/requests"
 REPORT_PATH: Final = "/internal/requests"
@@ -114,7 +114,7 @@ class RequestCounts:
             fed.update(stats.lanes for _, stats in rows)
             if rows:
                 share.counts[key] = sum(stats.count for _, stats in rows)
-        return share, watermark_of(times, fed)
+        return share, watermark_by_times(times, fed)
 
 
 def headers_of(spread: Spread) -> Mapping[str, str]:

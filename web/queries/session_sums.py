@@ -27,7 +27,7 @@ from web.peers import Peers
 from web.problem import Kind, ProblemError, json_response
 from web.queries.scatter import gather, is_forwarded, local_partitions
 from web.queries.times import TimeRange, parse_time_range, refusal
-from web.queries.whence import Held, Spread, Spreading, leaving, times_of, watermark_of
+from web.queries.whence import Held, Spread, Spreading, leaving, times_of, watermark_by_times
 
 PATH: Final = "/api/v1/sessions"
 SESSIONS_TOPIC: Final = "session-partials"
@@ -136,7 +136,7 @@ class SessionSums:
                 sums.open += 0 if opened is None else opened.sessions
                 for key, stats in rows:
                     sums.add(hour_of(key) or 0, stats)
-                sums.spread.hold(held.figures(watermark_of(times, [EVERY])))
+                sums.spread.hold(held.figures(watermark_by_times(times, [EVERY])))
             await asyncio.sleep(0)
 
     def _answer(self, spec: SessionSpec, first: int, last: int, sums: _Sums) -> SumsAnswer:

@@ -36,7 +36,7 @@ from web.queries.params import WINDOWS_MAX, parse_consistency
 from web.queries.rows import has_key, newest_rows_sliced
 from web.queries.scatter import PARTIALS_TOPIC, is_forwarded, passed_on
 from web.queries.times import TimeRange, parse_time_range, refusal
-from web.queries.whence import Held, Whence, times_of, watermark_of
+from web.queries.whence import Held, Whence, times_of, watermark_by_times
 
 PATH: Final = "/trends"
 CACHE_BYTES_MAX: Final = 8 << 20
@@ -198,7 +198,7 @@ class Trends:
             asOf=as_of,
             windows={size_label(size_ms): window for size_ms, window in windows.items()},
             trend=direction(windows),
-            **held.figures(watermark_of(times, {stats.lanes for _, stats in panes})),
+            **held.figures(watermark_by_times(times, {stats.lanes for _, stats in panes})),
         )
 
     async def _local_history(
@@ -219,7 +219,7 @@ class Trends:
             window=size_label(size_ms),
             step_ms=step_ms,
             windows=windows,
-            **held.figures(watermark_of(times, {stats.lanes for _, stats in panes})),
+            **held.figures(watermark_by_times(times, {stats.lanes for _, stats in panes})),
         )
 
     async def _panes(

@@ -217,7 +217,7 @@ def times_of(table: CommittedTable, sources: int) -> LaneTimes:
     return LaneTimes.of(marks, sources)
 
 
-def watermark_of(times: LaneTimes, fed: Iterable[tuple[str, ...]]) -> int | None:
+def watermark_by_times(times: LaneTimes, fed: Iterable[tuple[str, ...]]) -> int | None:
     """How far the lanes that ``fed`` rows have come at least; None: none of them is awake."""
     least = min((times.of_row(lanes) for lanes in fed), default=FOREVER)
     return least if 0 <= least < FOREVER else None

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from app.engine.query import Queries
 from tables.lanes import LANES_TABLE
-from tables.windows.answer import WindowAnswer, watermark_ms_of, window_answer
+from tables.windows.answer import WindowAnswer, watermark_by_marks, window_answer
 from tables.windows.finals import FINALS_TABLE, Written, final_key
 from tables.windows.keys import key_prefix
 from tables.windows.spec import WindowSpec
@@ -135,7 +135,7 @@ class WindowPages:
                 written = {} if found is None else {row.start_ms: found}
             (window,) = window_answer(spec, [(row.start_ms, row.stats)], marks, written)
             listed.append(ListedKey(row.key, window, row.partition, self._queries.worker))
-        return listed, watermark_ms_of({row.stats.lanes for row in rows}, marks)
+        return listed, watermark_by_marks({row.stats.lanes for row in rows}, marks)
 
 
 def _rows(

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from app.engine.query import NotOwnedError, NotReadyError, Queries
 from tables.lanes import LANES_TABLE
-from tables.windows.answer import State, WindowAnswer, watermark_ms_of, window_answer
+from tables.windows.answer import State, WindowAnswer, watermark_by_marks, window_answer
 from tables.windows.finals import FINALS_TABLE
 from tables.windows.keys import fits
 from tables.windows.spec import WindowSpec
@@ -136,7 +136,7 @@ class WindowQueries:
             key=key,
             size_ms=spec.size_ms,
             advance_ms=spec.advance_ms,
-            **held.figures(watermark_ms_of({stats.lanes for _, stats in found}, marks)),
+            **held.figures(watermark_by_marks({stats.lanes for _, stats in found}, marks)),
         )
         if not asked.back:
             told = [each for each in windows if asked.state in (None, each.state)]
