@@ -253,6 +253,8 @@ class Store:
             return heir
 
     def _release(self) -> None:
+        if not self._columns:  # a reset that failed has closed it
+            return
         self._columns.clear()
         self._handles.clear()
         self._db.close()
@@ -268,8 +270,17 @@ class Store:
 
 
 def set_aside(path: Path) -> None:
-    """Move a store that cannot be trusted out of the way, keeping only the newest such."""
-    if path.exists():
-        aside = path.with_name(path.name + ".aside")
-        shutil.rmtree(aside, ignore_errors=True)
-        path.rename(aside)
+    """Move a store that cannot be trusted out of the way, keeping only the newest such.
+
+    Raises :class:`StoreError` when the folder above does not let it.
+    """
+    aside = path.with_name(path.name + ".aside")
+    try:
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+    except OSError as exc:
+        raise StoreError(
+            f"cannot move {path} to {aside.name}: {exc.strerror}; remove {aside}, and make "
+            f"{path.parent} writable for the worker's user"
+        ) from exc

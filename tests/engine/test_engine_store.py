@@ -199,6 +199,21 @@ def test_a_reset_store_is_empty_and_usable(store: Store) -> None:
     assert store.get("t", b"a") == b"1"
 
 
+def test_a_store_that_cannot_be_moved_aside_says_what_to_do_and_is_reset_once_it_is_done(
+    store: Store,
+) -> None:
+    store.write({"t": dict(_ROWS)}, Positions(4, 4))
+    in_the_way = store.path.with_name("0.aside")
+    in_the_way.write_text("no folder")
+    for _ in range(2):
+        with pytest.raises(StoreError, match=f"Not a directory; remove {in_the_way}"):
+            store.reset()
+    assert store.positions() == Positions(4, 4)
+    in_the_way.unlink()
+    store.reset()
+    assert (rows(store), store.positions()) == ({}, Positions(None, None))
+
+
 def test_two_stores_share_memory_and_nothing_else(tmp_path: Path, memory: StoreMemory) -> None:
     left = Store.open(tmp_path / "0", ["t"], memory)
     right = Store.open(tmp_path / "1", ["t"], memory)
