@@ -118,8 +118,9 @@ async def test_live_numbers_are_shown_and_replaced_each_message(page: Page, feed
     await expect(number(page, "p95")).to_have_text("148ms")
     await expect(page.locator("#rate .note")).to_have_text("peak 300/s")
     await expect(page.locator("footer")).to_have_text(
-        re.compile(r"w-1\s+2 workers answering\s+84\sms behind the stream")
+        re.compile(r"w-1\s+2 workers answering\s+84\sms behind the stream\s+API")
     )
+    await expect(page.locator("footer a")).to_have_attribute("href", "/api/docs")
     await feed.say(live(1, rate=12_345.6))
     await expect(number(page, "rate")).to_have_text("12,346/s")
     await expect(page).to_have_title("12,346/s · Headrace")
@@ -132,6 +133,8 @@ async def test_endpoints_are_rows_of_a_table_with_their_names_as_headers(
     feed.greeting = live(endpoints=[row("/cart", 90.0, p95_ms=None), slow])
     await page.goto(feed.url)
     table = page.get_by_role("table", name="Top endpoints")
+    rate = table.get_by_role("columnheader", name="Rate", exact=True)
+    await expect(rate).to_have_attribute("title", "Requests per second, over the last ten seconds")
     await expect(table.get_by_role("rowheader")).to_have_text(["/cart", "/checkout"])
     cells = table.get_by_role("row", name="/checkout").get_by_role("cell")
     await expect(cells).to_have_text(["10.0/s", "8.00%", "1.43\u00a0s", "3,000", "240"])
@@ -244,7 +247,11 @@ async def test_without_events_the_page_says_how_to_send_the_first(page: Page, fe
     await expect(page.get_by_role("heading", name="No events yet")).to_be_visible()
     await expect(page.locator("#curl")).to_contain_text(f"curl {feed.url}api/v1/logs")
     await expect(page.locator("#ship")).to_have_text(
-        "faust -A app ship access.log --format combined"
+        ".venv/bin/faust -A app ship access.log --format combined"
+    )
+    # Events of an old log are never among the last minutes: the page says where they are.
+    await expect(page.locator("#older a")).to_have_attribute(
+        "href", "/api/v1/windows/requests_per_endpoint"
     )
     await expect(page.get_by_role("table")).to_be_hidden()
     await feed.say(live(1))
