@@ -147,7 +147,8 @@ class Auditor:
             if kept.foreign:
                 notes.append(f"{where}: {kept.foreign} records are no finals")
         if books.unaddressed:
-            notes.append(f"{books.unaddressed} dead letters or late records name no partition read")
+            what = "dead letters, late records or chunks"
+            notes.append(f"{books.unaddressed} {what} name no partition that is read")
         return Report(
             self._clock(),
             topic_lines(books, cut, first, in_flight, findings),
@@ -227,7 +228,7 @@ class Auditor:
             for record in records:
                 source, vector = self._reading.chunk(record.value())
                 taken.append((record.offset() or 0, vector))
-                if source >= 0:
+                if source >= 0:  # it is a chunk
                     self._books.partial(source, vector, record.timestamp()[1])
         elif topic in COUNTED:
             counted = self._reading.counted()

@@ -15,7 +15,7 @@ from typing import Final
 from agents.audit.facts import WINDOWS, Reading, Vector, total
 from agents.audit.finals import FinalsBook
 from agents.audit.marks import Origin
-from agents.topics import APPLICATION_LOGS, INFRASTRUCTURE_METRICS
+from agents.topics import APPLICATION_LOGS, INFRASTRUCTURE_METRICS, LOG_EVENTS
 
 PENDING_MAX: Final = 10_000
 """Records in flight kept per partition (about 2 MB); reading waits there for the group."""
@@ -233,7 +233,13 @@ class Books:
             book.add(origin.offset, vector[:MADE_WIDTH])
 
     def partial(self, source: int, vector: Vector, timestamp_ms: int) -> None:
-        """Take in the sums of a chunk that ``source`` (a partition of log-events) sent."""
+        """Take in the sums of a chunk that ``source`` (a partition of log-events) sent.
+
+        One that names no such partition is only counted: a forged number may be any.
+        """
+        if (LOG_EVENTS, source) not in self.sources:
+            self.unaddressed += 1
+            return
         sums = self.partials.get(source)
         self.partials[source] = total([vector] if sums is None else [sums, vector], len(vector))
         for window in range(len(self.reading.windows)):

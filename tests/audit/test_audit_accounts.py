@@ -270,3 +270,11 @@ def test_state_behind_the_committed_offset_is_a_mismatch():
     books.rows[0].add(POSITION_KEY, b"7")
     (check,) = accounts.rows(books, NOW)
     assert Judge().judge(check).difference == -2
+
+
+def test_chunks_of_partitions_that_are_not_there_are_counted_and_not_kept() -> None:
+    books = Books(READING)
+    books.source("log-events", 0, 0)
+    for source in (0, 1, 1 << 40):
+        books.partial(source, (1, 0, 1, 0), NOW)
+    assert (books.partials, books.unaddressed) == ({0: [1, 0, 1, 0]}, 2)
