@@ -24,7 +24,7 @@ from app.engine.clock import SystemClock
 from app.kafka import Kafka, connect
 from app.settings import Settings
 from tables.history.datasets import DATASETS
-from tables.history.folder import dataset_folder
+from tables.history.stores import dataset_store
 from tables.sessions.config import load_sessions
 from tables.windows.spec import load_windows
 
@@ -126,7 +126,7 @@ def _export(settings: Settings) -> click.Command:
         """
         sys.exit(
             export_command(
-                dataset_folder(settings.history_folder, settings.namespace, dataset),
+                dataset_store(settings.history_place, settings.namespace, dataset),
                 dataset,
                 equal,
                 Bounds(from_, to, SystemClock().now_ms()),

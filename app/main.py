@@ -28,7 +28,14 @@ from app.engine.metrics import EngineMetrics
 from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.transaction import AtLeastOnceWriter, Probe, TransactionalWriter
 from app.kafka import Kafka, connect
-from app.serving import PlainWeb, archiver, collectors, ingest_producer, install_web
+from app.serving import (
+    PlainWeb,
+    archiver,
+    check_history,
+    collectors,
+    ingest_producer,
+    install_web,
+)
 from app.settings import Settings, SettingsError, load_settings
 from app.slots import Slot, static_socket, take_slot, web_socket
 from app.worker import PreparedWorker
@@ -90,6 +97,7 @@ class Headrace(EngineApp):
     def prepare(self) -> None:
         """Make everything ready that the worker needs before it starts. Blocks."""
         settings = self.settings
+        check_history(settings.history_place)
         slot = take_slot(settings.home)
         self._listen(slot)
         self.conf.datadir = slot.folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,8 +28,12 @@ from app.engine.epoch import TaskId
 from app.engine.queries import EngineQueries
 from app.kafka import Kafka
 from app.models.event import LogEvent
+from app.slots import StartUpError
 from tables.history.datasets import DATASETS
+from tables.history.objects import refusal
+from tables.history.place import Bucket, Place
 from tables.history.reader import History
+from tables.history.store import StoreError
 from web.entities.room import EntityRoom
 from web.entities.statetopic import StateTopic
 from web.fixed_windows import REQUESTS_WINDOW
@@ -43,6 +48,8 @@ from web.server import WebDeps, declared, install
 if TYPE_CHECKING:
     from app.main import Headrace
 
+
+logger = logging.getLogger(__name__)
 
 AUDIT = web.AppKey("audit", AuditRounds)
 
@@ -102,7 +109,7 @@ def install_web(app: Headrace, producer: IngestProducer) -> None:
     )
     live = LiveFeed(declared(app.windows, REQUESTS_WINDOW), queries, clock, alert=rounds.alert)
     sources = tuple(spec.topic for spec in app.specs)
-    archive = Archive(History(app.settings.history_folder, app.settings.namespace))
+    archive = Archive(History(app.settings.history_place, app.settings.namespace))
     deps = WebDeps(
         app.settings,
         queries,
@@ -142,6 +149,22 @@ def entity_room(
     )
 
 
+def check_history(place: Place) -> None:
+    """Raise :class:`StartUpError` when the history's bucket refuses us.
+
+    One that does not answer is told of only: the archiver tries again, and nothing else waits.
+    """
+    if not isinstance(place, Bucket):
+        return
+    try:
+        reason = refusal(place)
+    except StoreError as exc:
+        logger.warning("history: %s; it is tried again, and the records wait in Kafka", exc)
+        return
+    if reason is not None:
+        raise StartUpError(f"history: {reason}")
+
+
 def archiver(app: Headrace, worker_id: str, kafka: Kafka) -> Archiver:
     """What writes this worker's share of the history."""
     settings = app.settings
@@ -155,7 +178,7 @@ def archiver(app: Headrace, worker_id: str, kafka: Kafka) -> Archiver:
         settings.group,
         worker_id,
         topics,
-        settings.history_folder,
+        settings.history_place,
         settings.namespace,
         settings.session_timeout_ms,
     )

@@ -9,7 +9,9 @@ is nearly that of a setting is a mistake, because nothing else would tell of it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -23,6 +25,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     YamlConfigSettingsSource,
 )
+
+from tables.history.place import Bucket, Place, read_endpoint, read_place
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIG_DIR = CHECKOUT / "config"
@@ -55,9 +59,11 @@ class Settings(BaseSettings):
     home: Path = CHECKOUT / ".headrace"
     """State folder: broker data, worker folders, downloaded jars' index, ports, pids."""
 
-    history: Path | None = None
-    """Folder of closed windows, closed sessions and entity events as Parquet files, the same
-    for all workers; unset: ``history`` in the state folder."""
+    history: Path | Bucket | None = None
+    """Folder or ``s3://bucket/prefix`` of closed windows, closed sessions and entity events as
+    Parquet files, the same for all workers; unset: ``history`` in the state folder. A bucket's
+    endpoint and region are those of the ``AWS_*`` environment, as are the credentials, which
+    only the client reads."""
 
     config: Path = CONFIG_DIR
     """Folder of ``windows.yaml``, ``sessions.yaml`` and ``entities.yaml``."""
@@ -135,13 +141,33 @@ class Settings(BaseSettings):
                 raise ValueError("expected kafka://host:port;host:port")
         return value
 
-    @field_validator("config", "home", "history")
+    @field_validator("history", mode="before")
     @classmethod
-    def _absolute(cls, value: Path | None) -> Path | None:
-        return None if value is None else value.expanduser().absolute()
+    def _place(cls, value: object) -> object:
+        place = read_place(value) if isinstance(value, str) else value
+        if not isinstance(place, Bucket):
+            return place
+        endpoint = _first_set("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+        region = _first_set("AWS_REGION", "AWS_DEFAULT_REGION")
+        if endpoint is None:
+            return replace(place, region=region)
+        try:
+            return replace(place, endpoint=read_endpoint(endpoint), region=region or "us-east-1")
+        except ValueError as exc:
+            raise ValueError(f"AWS_ENDPOINT_URL: {exc}") from exc
+
+    @field_validator("history")
+    @classmethod
+    def _absolute_folder(cls, value: Path | Bucket | None) -> Path | Bucket | None:
+        return value.expanduser().absolute() if isinstance(value, Path) else value
+
+    @field_validator("config", "home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
 
     @property
-    def history_folder(self) -> Path:
+    def history_place(self) -> Place:
         """Where the history lies."""
         return self.home / "history" if self.history is None else self.history
 
@@ -179,7 +205,8 @@ def load_settings(**overrides: object) -> Settings:
         settings = Settings(**overrides)  # type: ignore[arg-type]  # validated by pydantic
     except ValidationError as exc:
         lines += [
-            f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in exc.errors()
+            f"{'.'.join(map(str, e['loc']))} = {_told(e['input'])}: {e['msg']}"
+            for e in exc.errors()
         ]
         raise _not_valid(lines) from exc
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
@@ -188,6 +215,16 @@ def load_settings(**overrides: object) -> Settings:
     if lines:
         raise _not_valid(lines)
     return settings
+
+
+def _told(value: object) -> str:
+    """A wrong value as it is told, without what may be a password in a URL."""
+    return re.sub(r"//[^/]*@", "//...@", repr(value))
+
+
+def _first_set(*names: str) -> str | None:
+    """The value of the first of these variables that has one."""
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
 def _misspelt(names: Iterable[str]) -> list[str]:

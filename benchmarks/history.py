@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.history.compaction import compact
-from agents.history.files import ROW_GROUP, publish, stage
+from agents.history.files import ROW_GROUP, write_file
 from app.engine.partitioner import partition_for
 from benchmarks.process import machine, usage
 from benchmarks.results import RESULTS, today
@@ -118,7 +118,7 @@ def fill(folder: DatasetFolder, days: int) -> tuple[float, float]:
                     def write(writer: pq.ParquetWriter, rows: object = rows) -> None:
                         writer.write_table(rows.cast(WINDOWS.schema), row_group_size=ROW_GROUP)  # type: ignore[attr-defined]
 
-                    publish(stage(folder, file, WINDOWS, write), folder.file(file))
+                    write_file(folder, file, WINDOWS, write)
     written = time.monotonic()
     # The last merge is followed by one that finds nothing, and old files go at once.
     after_ms = START_MS + (days + 1) * DAY_MS

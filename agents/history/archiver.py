@@ -12,16 +12,17 @@ from typing import Final
 import confluent_kafka as ck
 
 from agents.history.compaction import compact
-from agents.history.files import set_aside, sweep, write_rows
+from agents.history.files import write_rows
 from agents.history.progress import Progress, plan
 from agents.history.source import Topic, described, log_start
 from agents.history.target import ArchiverMetrics, ArchiveTarget, consumer_config
 from app.engine.clock import Clock
 from app.engine.partitioner import partition_for
 from tables.history.datasets import DATASETS, Dataset, NotARowError
-from tables.history.folder import DatasetFolder, dataset_folder
 from tables.history.names import DAY_MS, HistoryFile, Source, day_of
 from tables.history.parquet import defect
+from tables.history.store import DatasetStore
+from tables.history.stores import dataset_store
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ TOLD_MAX: Final = 20
 
 
 class _AnewError(Exception):
-    """Folder or log are not what they were: look at both again."""
+    """Files or log are not what they were: look at both again."""
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ class _Part:
 
     topic: str
     dataset: Dataset
-    folder: DatasetFolder
+    store: DatasetStore
     progress: Progress
 
 
@@ -176,14 +177,14 @@ class Archiver:
                 logger.warning("history is left to the next owner: %s", exc)
 
     def _part(self, consumer: ck.Consumer, of: ck.TopicPartition, topic: Topic) -> _Part:
-        """A partition as the folder tells it. Raises when folder or broker do not answer."""
+        """A partition as its files tell it. Raises when store or broker do not answer."""
         dataset = self._by_topic[of.topic]
-        folder = dataset_folder(self._target.folder, self._target.namespace, dataset.name)
+        store = dataset_store(self._target.place, self._target.namespace, dataset.name)
         source = Source(topic.topic_id, of.partition)
-        sweep(folder, self._clock.now_ms())
-        self._check(folder, dataset, source)
-        files = _of(folder.files(), source)
-        lowest = min((f.first for f in files + _of(folder.aside(), source)), default=None)
+        store.sweep(self._clock.now_ms())
+        self._check(store, dataset, source)
+        files = _of(store.files(), source)
+        lowest = min((f.first for f in files + _of(store.aside(), source)), default=None)
         todo = plan(files, lowest, log_start(consumer, of))
         if todo.lost:
             logger.warning(
@@ -191,15 +192,15 @@ class Archiver:
                 "all workers were away for longer than the topic's retention",
                 of.topic, of.partition, todo.lost,
             )  # fmt: skip
-        return _Part(of.topic, dataset, folder, Progress(source, topic.partitions, todo.gaps))
+        return _Part(of.topic, dataset, store, Progress(source, topic.partitions, todo.gaps))
 
-    def _check(self, folder: DatasetFolder, dataset: Dataset, source: Source) -> None:
+    def _check(self, store: DatasetStore, dataset: Dataset, source: Source) -> None:
         """Set aside what cannot be read while the log may still have it."""
         since = day_of(self._clock.now_ms() - CHECKED_DAYS * DAY_MS)
-        for file in _of(folder.files(), source):
-            if file.day >= since and (reason := defect(folder.file(file), dataset)) is not None:
-                logger.warning("history file %s is set aside: %s", folder.file(file), reason)
-                set_aside(folder.file(file))
+        for file in _of(store.files(), source):
+            if file.day >= since and (reason := defect(store, file, dataset)) is not None:
+                logger.warning("history file %s is set aside: %s", store.where(file), reason)
+                store.set_aside(file)
 
     # -- records -----------------------------------------------------------------------------
 
@@ -249,13 +250,13 @@ class Archiver:
         progress, pending = part.progress, part.progress.pending
         if not pending.rows:
             return
-        if progress.overlaps(_of(part.folder.files(), pending.source)):
+        if progress.overlaps(_of(part.store.files(), pending.source)):
             # What another archiver wrote meanwhile counts. Readers would sort it out, too.
             raise _AnewError(f"{part.topic}/{pending.source.partition} was archived by another")
-        write_rows(part.folder, pending.file(progress.partitions), part.dataset, pending.rows)
+        write_rows(part.store, pending.file(progress.partitions), part.dataset, pending.rows)
         self._metrics.rows.labels(part.dataset.name).inc(len(pending.rows))
         pending.written()
-        # For those who watch the group's lag; where to go on, the folder says.
+        # For those who watch the group's lag; where to go on, the names say.
         with contextlib.suppress(ck.KafkaException):
             where = ck.TopicPartition(part.topic, pending.source.partition, pending.next)
             consumer.store_offsets(offsets=[where])
@@ -279,7 +280,7 @@ class Archiver:
                 continue
             sources = {part.progress.pending.source for part in parts}
             now_ms = self._clock.now_ms()
-            done = compact(parts[0].folder, dataset, sources, now_ms, self._stopping.is_set)
+            done = compact(parts[0].store, dataset, sources, now_ms, self._stopping.is_set)
             if done.aside:
                 raise _AnewError("files that could not be read are written again from the log")
 

@@ -13,7 +13,7 @@ from agents.history.export import ExportError, Format, Wanted, export
 from app.models.moments import EPOCH_MS_MAX, read_moment
 from app.models.rules import RuleError
 from tables.history.datasets import DATASETS
-from tables.history.folder import DatasetFolder
+from tables.history.store import DatasetStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Bounds:
 
 
 def export_command(
-    folder: DatasetFolder,
+    store: DatasetStore,
     dataset: str,
     equal: Mapping[str, str | None],
     bounds: Bounds,
@@ -51,7 +51,7 @@ def export_command(
         ) as bars:
             task = bars.add_task(f"export {dataset}", total=None, rows=0)
             rows = export(
-                folder,
+                store,
                 wanted,
                 output,
                 format_,

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agents.history.files import publish, set_aside, stage
+from agents.history.files import write_file
 from agents.history.groups import row_groups
 from tables.history.datasets import Dataset
-from tables.history.duck import open_duck
-from tables.history.folder import DatasetFolder
 from tables.history.names import HistoryFile, Source, day_of
 from tables.history.parquet import defect
+from tables.history.place import cause
 from tables.history.query import rows_of
 from tables.history.ranges import Piece, merged, merges, superseded
+from tables.history.store import DatasetStore, Stat, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ class Compacted:
 
 
 def compact(
-    folder: DatasetFolder,
+    store: DatasetStore,
     dataset: Dataset,
     sources: Collection[Source],
     now_ms: int,
@@ -54,19 +53,21 @@ def compact(
 ) -> Compacted:
     """One round over files of the sources. Raises :class:`OSError` when the disk is full."""
     done = Compacted()
-    files = [file for file in folder.files() if file.source in sources]
-    done.removed = _remove_superseded(folder, dataset, files, now_ms)
-    for group in merges(files, _sizes(folder, files), day_of(now_ms))[:MERGES_MAX]:
+    files = [file for file in store.files() if file.source in sources]
+    stats = store.stats(files)
+    done.removed = _remove_superseded(store, dataset, stats, now_ms)
+    sizes = {file: stat.size for file, stat in stats.items()}
+    for group in merges(files, sizes, day_of(now_ms))[:MERGES_MAX]:
         if stopped():
             break
         try:
-            _merge(folder, dataset, group)
+            _merge(store, dataset, group)
             done.merged += 1
         except (duckdb.Error, _CountError) as exc:
-            aside = _set_bad_aside(folder, dataset, group)
+            aside = _set_bad_aside(store, dataset, group)
             done.aside |= aside
             if not aside:
-                logger.warning("%d history files were not merged: %s", len(group), exc)
+                logger.warning("%d history files were not merged: %s", len(group), cause(str(exc)))
     return done
 
 
@@ -74,71 +75,62 @@ class _CountError(Exception):
     """The merged file would not hold what the old ones do."""
 
 
-def _merge(folder: DatasetFolder, dataset: Dataset, group: Sequence[HistoryFile]) -> None:
-    source, parameters = rows_of(
-        [Piece(file, file.first, file.last) for file in group], folder.path
-    )
+def _merge(store: DatasetStore, dataset: Dataset, group: Sequence[HistoryFile]) -> None:
+    wanted = sum(_row_count(store, file, dataset) for file in group)
     columns = ", ".join(f'"{name}"' for name in dataset.schema.names)
     order = ", ".join(f'"{name}"' for name in dataset.sort)
-    sql = f"SELECT {columns} FROM ({source}) ORDER BY {order}"  # noqa: S608 - names of columns and placeholders
-    wanted = sum(_row_count(folder.file(file)) for file in group)
-    written = 0
 
     def write(writer: pq.ParquetWriter) -> None:
-        nonlocal written
+        pieces = [Piece(file, file.first, file.last) for file in group]
+        source, parameters = rows_of(pieces, store.scan(connection))
+        sql = f"SELECT {columns} FROM ({source}) ORDER BY {order}"  # noqa: S608 - names of columns and placeholders
         batches = connection.sql(sql, params=parameters).to_arrow_reader(BATCH)
+        written = 0
         for rows in row_groups(batches, dataset.key):
             written += rows.num_rows
             writer.write_table(rows.cast(dataset.schema))
+        if written != wanted:
+            raise _CountError(f"{wanted} rows in {len(group)} files became {written}")
 
-    target = merged(group)
-    with open_duck(folder.path, threads=1, spill=folder.path / ".spill") as connection:
-        temporary = stage(folder, target, dataset, write)
-    if written != wanted:
-        temporary.unlink()
-        raise _CountError(f"{wanted} rows in {len(group)} files became {written}")
-    publish(temporary, folder.file(target))
+    with store.duck(threads=1) as connection:
+        write_file(store, merged(group), dataset, write)
 
 
-def _row_count(path: Path) -> int:
+def _row_count(store: DatasetStore, file: HistoryFile, dataset: Dataset) -> int:
     try:
-        return int(pq.read_metadata(path).num_rows)
+        with store.opened(file) as source, pq.ParquetFile(source) as parquet:
+            # Of a column that is not there a bucket's rows would have no values.
+            if set(dataset.schema.names) - set(parquet.schema_arrow.names):
+                raise _CountError(f"{store.where(file)} is of another dataset")
+            return int(parquet.metadata.num_rows)
+    except StoreError:
+        raise
     except (pa.ArrowException, OSError) as exc:
-        raise _CountError(f"{path}: {exc}") from exc
+        raise _CountError(f"{store.where(file)}: {exc}") from exc
 
 
 def _remove_superseded(
-    folder: DatasetFolder, dataset: Dataset, files: Sequence[HistoryFile], now_ms: int
+    store: DatasetStore, dataset: Dataset, stats: Mapping[HistoryFile, Stat], now_ms: int
 ) -> int:
     removed = 0
-    for file, wider in superseded(files):
-        path, instead = folder.file(file), folder.file(wider)
+    for file, wider in superseded(stats):
         with contextlib.suppress(FileNotFoundError):
-            old_enough = now_ms - instead.stat().st_mtime * 1000 >= KEPT_MS
-            if old_enough and defect(instead, dataset) is None:
-                path.unlink()
+            old_enough = now_ms - stats[wider].changed_ns / 1_000_000 >= KEPT_MS
+            if old_enough and defect(store, wider, dataset) is None:
+                store.remove(file)
                 removed += 1
     return removed
 
 
 def _set_bad_aside(
-    folder: DatasetFolder, dataset: Dataset, group: Sequence[HistoryFile]
+    store: DatasetStore, dataset: Dataset, group: Sequence[HistoryFile]
 ) -> set[Source]:
     found = set()
     for file in group:
-        path = folder.file(file)
         with contextlib.suppress(FileNotFoundError):
-            reason = defect(path, dataset, deep=True)
+            reason = defect(store, file, dataset, deep=True)
             if reason is not None:
-                logger.warning("history file %s is set aside: %s", path, reason)
-                set_aside(path)
+                logger.warning("history file %s is set aside: %s", store.where(file), reason)
+                store.set_aside(file)
                 found.add(file.source)
     return found
-
-
-def _sizes(folder: DatasetFolder, files: Sequence[HistoryFile]) -> dict[HistoryFile, int]:
-    sizes = {}
-    for file in files:
-        with contextlib.suppress(FileNotFoundError):
-            sizes[file] = folder.file(file).stat().st_size
-    return sizes

@@ -16,12 +16,12 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from tables.history.datasets import Dataset
-from tables.history.duck import open_duck
-from tables.history.folder import DatasetFolder
 from tables.history.names import DAY_MS, HistoryFile
 from tables.history.parquet import defect
+from tables.history.place import cause
 from tables.history.query import Asked, concerns, question
 from tables.history.ranges import cover
+from tables.history.store import DatasetStore, StoreError
 
 Format = Literal["csv", "parquet"]
 FORMATS: Final[tuple[Format, ...]] = ("csv", "parquet")
@@ -57,7 +57,7 @@ class _Writer(Protocol):
 
 
 def export(
-    folder: DatasetFolder,
+    store: DatasetStore,
     wanted: Wanted,
     output: Path,
     format_: Format,
@@ -78,7 +78,7 @@ def export(
             writer = _open(part, schema, format_)
             stack.callback(writer.close)
             rows = 0
-            for done, (chunks, batches) in enumerate(_chunks(folder, wanted), 1):
+            for done, (chunks, batches) in enumerate(_chunks(store, wanted), 1):
                 for batch in batches:
                     writer.write_batch(_fitted(batch, schema))
                     rows += batch.num_rows
@@ -88,6 +88,8 @@ def export(
             os.link(part, output)
     except FileExistsError as exc:
         raise ExportError(f"{output} exists: remove it, or give another --output") from exc
+    except StoreError as exc:
+        raise ExportError(f"history cannot be read: {exc}") from exc
     except OSError as exc:
         raise ExportError(f"{output} cannot be written: {exc.strerror or exc}") from exc
     return rows
@@ -126,22 +128,20 @@ def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=schema)
 
 
-def _chunks(
-    folder: DatasetFolder, wanted: Wanted
-) -> Iterator[tuple[int, Iterator[pa.RecordBatch]]]:
+def _chunks(store: DatasetStore, wanted: Wanted) -> Iterator[tuple[int, Iterator[pa.RecordBatch]]]:
     """For each chunk how many there are in all, and its rows."""
     whole = _asked(wanted, wanted.from_ms, wanted.to_ms)
-    files = [file for file in folder.files() if concerns(whole, file)]
+    files = [file for file in store.files() if concerns(whole, file)]
     if not files:
         return
     since = max(wanted.from_ms, min(file.min_ms for file in files) // DAY_MS * DAY_MS)
     until = min(wanted.to_ms, max(file.max_ms for file in files) + 1)
     step = max(DAY_MS, -(-(until - since) // CHUNKS_MAX))
     starts = range(since, until, step)
-    with open_duck(folder.path, threads=2, spill=folder.path / ".spill") as duck:
+    with store.duck(threads=2) as duck:
         for start in starts:
             asked = _asked(wanted, start, min(start + step, until))
-            yield len(starts), _batches(duck, folder, asked, files)
+            yield len(starts), _batches(duck, store, asked, files)
 
 
 def _asked(wanted: Wanted, from_ms: int, to_ms: int) -> Asked:
@@ -151,31 +151,31 @@ def _asked(wanted: Wanted, from_ms: int, to_ms: int) -> Asked:
 
 def _batches(
     duck: duckdb.DuckDBPyConnection,
-    folder: DatasetFolder,
+    store: DatasetStore,
     asked: Asked,
     files: Sequence[HistoryFile],
 ) -> Iterator[pa.RecordBatch]:
     chosen = [file for file in files if concerns(asked, file)]
     if not chosen:
         return
-    sql, parameters = question(asked, cover(chosen), folder)
+    sql, parameters = question(asked, cover(chosen), store.scan(duck))
     try:
         yield from duck.sql(sql, params=parameters).to_arrow_reader(BATCH)
     except duckdb.OutOfMemoryException as exc:
         raise ExportError("the range holds too much for one export: ask for less at once") from exc
     except duckdb.Error as exc:
-        raise ExportError(_cause(folder, asked.dataset, chosen, exc)) from exc
+        raise ExportError(_cause(store, asked.dataset, chosen, exc)) from exc
 
 
 def _cause(
-    folder: DatasetFolder, dataset: Dataset, files: Sequence[HistoryFile], exc: duckdb.Error
+    store: DatasetStore, dataset: Dataset, files: Sequence[HistoryFile], exc: duckdb.Error
 ) -> str:
     for file in files:
-        path = folder.file(file)
+        path = store.where(file)
         try:
-            reason = defect(path, dataset, deep=True)
+            reason = defect(store, file, dataset, deep=True)
         except FileNotFoundError:
             return f"{path} was merged into another file meanwhile: export again"
         if reason is not None:
             return f"{path} cannot be read ({reason}): move it away to export without it"
-    return str(exc).partition("\n")[0]
+    return cause(str(exc))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter
 
 from agents.history.pending import AGE_MAX_S
 from app.engine.read_ahead import READ_AHEAD
+from tables.history.place import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class ArchiveTarget:
     group: str
     member: str
     topics: Mapping[str, str]
-    folder: Path
+    place: Place
     namespace: str
     session_timeout_ms: int
     age_max_s: float = AGE_MAX_S

@@ -1,4 +1,4 @@
-"""DuckDB as the history uses it: in memory, on the history folder only, bounded."""
+"""DuckDB as the history uses it: in memory, on the history only, bounded."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ MEMORY_BYTES: Final = 256 << 20
 
 
 def open_duck(
-    folder: Path, *, threads: int, memory_bytes: int = MEMORY_BYTES, spill: Path | None = None
+    folder: Path | None,
+    *,
+    threads: int,
+    memory_bytes: int = MEMORY_BYTES,
+    spill: Path | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A database of its own that may read ``folder`` and nothing else of the machine.
 
+    None: no file at all, only what is registered with it.
     What does not fit into ``memory_bytes`` goes to ``spill``; without one the query fails
     (:class:`duckdb.OutOfMemoryException`).
     """
@@ -29,7 +34,7 @@ def open_duck(
         },
     )
     connection.execute("SET parquet_metadata_cache = true")
-    connection.execute("SET allowed_directories = ?", [[str(folder)]])
+    connection.execute("SET allowed_directories = ?", [[] if folder is None else [str(folder)]])
     connection.execute("SET temp_directory = ?", ["" if spill is None else str(spill)])
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")

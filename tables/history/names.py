@@ -86,6 +86,14 @@ def parse_name(day: str, name: str) -> HistoryFile | None:
     return file if sound and file.partitions != 0 else None
 
 
+def listed_file(folder: str, name: str, ending: str = "") -> HistoryFile | None:
+    """The file of that name, without ``ending``, in that folder; None: no name of ours."""
+    day = parse_day(folder)
+    if day is None or not name.endswith(ending):
+        return None
+    return parse_name(day, name.removesuffix(ending))
+
+
 def parse_day(folder: str) -> str | None:
     """Day of a folder ``day=YYYY-MM-DD``; None: no name of ours."""
     found = _DAY.fullmatch(folder)

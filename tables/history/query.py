@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from app.engine.partitioner import partition_for
 from tables.history.datasets import ENTITIES, SESSIONS, WINDOWS, Dataset
-from tables.history.folder import DatasetFolder
 from tables.history.names import HistoryFile
 from tables.history.ranges import Piece
-
-Parameter = str | int | list[str]
+from tables.history.store import Parameter, Scan
 
 _LATEST: Final[Mapping[str, str]] = {
     WINDOWS.name: 'PARTITION BY "name", "key", "start" ORDER BY "revision" DESC, "offset" DESC',
@@ -55,12 +52,10 @@ def concerns(asked: Asked, file: HistoryFile) -> bool:
     return partition_for(asked.key, file.partitions) == file.source.partition
 
 
-def question(
-    asked: Asked, pieces: Sequence[Piece], folder: DatasetFolder
-) -> tuple[str, list[Parameter]]:
+def question(asked: Asked, pieces: Sequence[Piece], scan: Scan) -> tuple[str, list[Parameter]]:
     """SQL and parameters over the pieces (>= 1)."""
     name, start = asked.dataset.name, asked.dataset.start
-    found, parameters = _found(asked, pieces, folder)
+    found, parameters = _found(asked, pieces, scan)
     chosen = "SELECT * FROM found"
     if name == SESSIONS.name:
         chosen += ' WHERE "id" NOT IN (SELECT unnest("supersedes") FROM found)'
@@ -80,27 +75,25 @@ def question(
 
 
 def unsorted_question(
-    asked: Asked, pieces: Sequence[Piece], folder: DatasetFolder, rows_max: int
+    asked: Asked, pieces: Sequence[Piece], scan: Scan, rows_max: int
 ) -> tuple[str, list[Parameter]]:
     """SQL for the rows as the files hold them, all revisions, at most ``rows_max`` of them.
 
     Sorting and choosing revisions in SQL costs more than reading, and most windows have but
     one. ``asked.limit`` is left to who reads them.
     """
-    found, parameters = _found(asked, pieces, folder)
+    found, parameters = _found(asked, pieces, scan)
     columns = ", ".join(f'"{column}"' for column in asked.columns)
     return f"SELECT {columns} {found} LIMIT ?", [*parameters, rows_max]
 
 
-def _found(
-    asked: Asked, pieces: Sequence[Piece], folder: DatasetFolder
-) -> tuple[str, list[Parameter]]:
+def _found(asked: Asked, pieces: Sequence[Piece], scan: Scan) -> tuple[str, list[Parameter]]:
     """What the rows of the question are chosen from: SQL from its FROM on."""
     name, schema = asked.dataset.name, asked.dataset.schema
     unknown = [column for column in (*asked.equal, *asked.columns) if column not in schema.names]
     if unknown:
         raise ValueError(f"dataset {name} has no column {', '.join(unknown)}")
-    source, parameters = rows_of(pieces, folder.path)
+    source, parameters = rows_of(pieces, scan)
     start = asked.dataset.start
     where = [f'"{column}" = ?' for column in asked.equal]
     parameters += asked.equal.values()
@@ -112,19 +105,18 @@ def _found(
     return f"FROM ({source}) WHERE {' AND '.join(where)}", parameters
 
 
-def rows_of(pieces: Sequence[Piece], folder: Path) -> tuple[str, list[Parameter]]:
+def rows_of(pieces: Sequence[Piece], scan: Scan) -> tuple[str, list[Parameter]]:
     """A SELECT of all rows of the pieces (>= 1), each offset once."""
     parts: list[str] = []
     parameters: list[Parameter] = []
-    whole = [str(folder / piece.file.path) for piece in pieces if piece.whole]
+    whole = [piece.file for piece in pieces if piece.whole]
     if whole:
-        parts.append("SELECT * FROM read_parquet(?, hive_partitioning = false)")
-        parameters.append(whole)
+        source, given = scan(whole)
+        parts.append(f"SELECT * FROM {source}")  # noqa: S608 - the store's own words
+        parameters += given
     for piece in pieces:
         if not piece.whole:
-            parts.append(
-                "SELECT * FROM read_parquet(?, hive_partitioning = false) "
-                'WHERE "offset" BETWEEN ? AND ?'
-            )
-            parameters += [[str(folder / piece.file.path)], piece.first, piece.last]
+            source, given = scan([piece.file])
+            parts.append(f'SELECT * FROM {source} WHERE "offset" BETWEEN ? AND ?')  # noqa: S608 - as above
+            parameters += [*given, piece.first, piece.last]
     return " UNION ALL BY NAME ".join(parts), parameters

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 import duckdb
@@ -24,12 +23,13 @@ from tables.history.datasets import (
     ColdWindow,
     Dataset,
 )
-from tables.history.duck import open_duck
-from tables.history.folder import DatasetFolder, dataset_folder
 from tables.history.names import HistoryFile
 from tables.history.parquet import defect
+from tables.history.place import Place, cause
 from tables.history.query import Asked, concerns, question, unsorted_question
 from tables.history.ranges import Piece, cover
+from tables.history.store import DatasetStore, Scan, Stat
+from tables.history.stores import dataset_store, reading_duck
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,7 @@ BAD_MAX: Final = 1_024
 _T = TypeVar("_T")
 _Window = TypeVar("_Window", bound=ColdWindow)
 _Duck: TypeAlias = duckdb.DuckDBPyConnection
-_Read: TypeAlias = Callable[[_Duck, Sequence[Piece], DatasetFolder], _T]
-_Stamp: TypeAlias = tuple[int, int]
+_Read: TypeAlias = Callable[[_Duck, Sequence[Piece], Scan], _T]
 Cells: TypeAlias = tuple[Any, ...]
 """A row as DuckDB gives it: types are those of the dataset's columns."""
 
@@ -71,13 +70,13 @@ class History:
     ``time_max_s``.
     """
 
-    def __init__(self, folder: Path, namespace: str, *, time_max_s: float = TIME_MAX_S) -> None:
-        self._folder = folder
-        self._folders = {name: dataset_folder(folder, namespace, name) for name in DATASETS}
+    def __init__(self, place: Place, namespace: str, *, time_max_s: float = TIME_MAX_S) -> None:
+        self._place = place
+        self._stores = {name: dataset_store(place, namespace, name) for name in DATASETS}
         self._time_max_s = time_max_s
         self._lock = threading.Lock()
         self._duck: duckdb.DuckDBPyConnection | None = None
-        self._bad: dict[Path, _Stamp | None] = {}
+        self._bad: dict[tuple[str, HistoryFile], Stat | None] = {}
 
     def windows(
         self, name: str, key: str, from_ms: int, to_ms: int, limit: int = ROWS_MAX
@@ -100,8 +99,8 @@ class History:
             limit,
         )
 
-        def read(cursor: _Duck, pieces: Sequence[Piece], folder: DatasetFolder) -> pa.Table:
-            sql, parameters = unsorted_question(asked, pieces, folder, UNSORTED_MAX)
+        def read(cursor: _Duck, pieces: Sequence[Piece], scan: Scan) -> pa.Table:
+            sql, parameters = unsorted_question(asked, pieces, scan, UNSORTED_MAX)
             return cursor.sql(sql, params=parameters).to_arrow_table()
 
         found = self._ask(asked, read)
@@ -154,35 +153,36 @@ class History:
     def ask(self, asked: Asked) -> list[Cells]:
         """The rows of an answer, oldest first, as tuples of its columns."""
 
-        def read(cursor: _Duck, pieces: Sequence[Piece], folder: DatasetFolder) -> list[Cells]:
-            sql, parameters = question(asked, pieces, folder)
+        def read(cursor: _Duck, pieces: Sequence[Piece], scan: Scan) -> list[Cells]:
+            sql, parameters = question(asked, pieces, scan)
             return cursor.execute(sql, parameters).fetchall()[::-1]
 
         return self._ask(asked, read) or []
 
-    def _ask(
-        self, asked: Asked, read: Callable[[_Duck, list[Piece], DatasetFolder], _T]
-    ) -> _T | None:
+    def _ask(self, asked: Asked, read: _Read[_T]) -> _T | None:
         """What ``read`` makes of the files that may hold the answer; None: there are none."""
         if asked.limit is None or not 1 <= asked.limit <= ROWS_MAX:
             raise HistoryError(f"limit must be from 1 to {ROWS_MAX}, not {asked.limit}")
-        folder = self._folders[asked.dataset.name]
+        store = self._stores[asked.dataset.name]
         why = ""
-        for _ in range(ATTEMPTS):
-            files = [file for file in folder.files() if concerns(asked, file)]
-            files = [file for file in files if not self._known_bad(folder.file(file))]
-            if not files:
-                return None
-            try:
-                with self._cursor() as cursor:
-                    return read(cursor, cover(files), folder)
-            except duckdb.InterruptException as exc:
-                raise HistoryTimeoutError(
-                    f"history took longer than {self._time_max_s:g} s: ask for a shorter range"
-                ) from exc
-            except duckdb.Error as exc:
-                why = str(exc).partition("\n")[0]
-                self._look_for_bad(asked.dataset, folder, files)
+        try:
+            for _ in range(ATTEMPTS):
+                files = [file for file in store.files() if concerns(asked, file)]
+                files = [file for file in files if not self._known_bad(store, asked.dataset, file)]
+                if not files:
+                    return None
+                try:
+                    with self._cursor() as cursor:
+                        return read(cursor, cover(files), store.scan(cursor))
+                except duckdb.InterruptException as exc:
+                    raise HistoryTimeoutError(
+                        f"history took longer than {self._time_max_s:g} s: ask for a shorter range"
+                    ) from exc
+                except duckdb.Error as exc:
+                    why = cause(str(exc))
+                    self._look_for_bad(asked.dataset, store, files)
+        except OSError as exc:
+            raise HistoryError(f"history cannot be read: {exc}") from exc
         raise HistoryError(f"history cannot be read: {why}")
 
     def close(self) -> None:
@@ -197,7 +197,7 @@ class History:
         """A cursor of its own, interrupted when it is used for too long."""
         with self._lock:
             if self._duck is None:
-                self._duck = open_duck(self._folder, threads=THREADS)
+                self._duck = reading_duck(self._place, THREADS)
             cursor = self._duck.cursor()
         alarm = threading.Timer(self._time_max_s, cursor.interrupt)
         alarm.daemon = True
@@ -210,41 +210,45 @@ class History:
             alarm.join()
             cursor.close()
 
-    def _known_bad(self, path: Path) -> bool:
-        return path in self._bad and self._bad[path] == _stamp(path)
+    def _known_bad(self, store: DatasetStore, dataset: Dataset, file: HistoryFile) -> bool:
+        known = (dataset.name, file)
+        return known in self._bad and self._bad[known] == _stamp(store, file)
 
     def _look_for_bad(
-        self, dataset: Dataset, folder: DatasetFolder, files: Sequence[HistoryFile]
+        self, dataset: Dataset, store: DatasetStore, files: Sequence[HistoryFile]
     ) -> None:
         """Remember the files that cannot be read; one that is gone was merged or removed."""
-        paths = [folder.file(file) for file in files]
-        if all(path.exists() for path in paths):
-            bad = _defects(dataset, paths, deep=False) or _defects(dataset, paths, deep=True)
-            with self._lock:
-                for path, reason in bad.items():
-                    logger.warning("history file %s is left out: %s", path, reason)
-                    self._bad[path] = _stamp(path)
-                while len(self._bad) > BAD_MAX:
-                    del self._bad[next(iter(self._bad))]
+        if len(store.stats(files)) < len(files):
+            return
+        bad = _defects(dataset, store, files, deep=False) or _defects(
+            dataset, store, files, deep=True
+        )
+        with self._lock:
+            for file, reason in bad.items():
+                logger.warning("history file %s is left out: %s", store.where(file), reason)
+                self._bad[dataset.name, file] = _stamp(store, file)
+            while len(self._bad) > BAD_MAX:
+                del self._bad[next(iter(self._bad))]
 
 
-def _defects(dataset: Dataset, paths: Sequence[Path], *, deep: bool) -> dict[Path, str]:
+def _defects(
+    dataset: Dataset, store: DatasetStore, files: Sequence[HistoryFile], *, deep: bool
+) -> dict[HistoryFile, str]:
     found = {}
-    for path in paths:
+    for file in files:
         with contextlib.suppress(FileNotFoundError):
-            reason = defect(path, dataset, deep=deep)
+            reason = defect(store, file, dataset, deep=deep)
             if reason is not None:
-                found[path] = reason
+                found[file] = reason
     return found
 
 
-def _stamp(path: Path) -> _Stamp | None:
+def _stamp(store: DatasetStore, file: HistoryFile) -> Stat | None:
     """Size and time of change: a file that was put in its place is looked at anew."""
     try:
-        stat = path.stat()
-    except OSError:
+        return store.stat(file)
+    except FileNotFoundError:
         return None
-    return stat.st_size, stat.st_mtime_ns
 
 
 def _entity(*cells: Any) -> ColdEntityEvent:

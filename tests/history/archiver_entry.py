@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
-from pathlib import Path
+from dataclasses import replace
 
 from prometheus_client import CollectorRegistry
 
 from agents.history.archiver import Archiver
 from agents.history.target import ArchiverMetrics, ArchiveTarget
 from app.engine.clock import SystemClock
+from tables.history.place import Bucket, Place, read_place
+
+
+def placed(text: str) -> Place:
+    place = read_place(text)
+    if isinstance(place, Bucket):
+        return replace(place, endpoint=os.environ["AWS_ENDPOINT_URL"])
+    return place
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     given = json.loads(sys.argv[1])
-    target = ArchiveTarget(**given | {"folder": Path(given["folder"])})
+    target = ArchiveTarget(**given | {"place": placed(given["place"])})
     archiver = Archiver(target, SystemClock(), ArchiverMetrics(CollectorRegistry()))
     archiver.start()
     signal.sigwait({signal.SIGTERM})

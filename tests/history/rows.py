@@ -12,6 +12,8 @@ from agents.history.pending import Pending
 from tables.history.datasets import Dataset
 from tables.history.folder import DatasetFolder, dataset_folder
 from tables.history.names import HistoryFile, Source
+from tables.history.place import Place
+from tables.history.stores import dataset_store
 
 NAME = "requests_per_endpoint"
 MINUTE = 60_000
@@ -104,7 +106,7 @@ def pending(
 
 
 def archive(
-    history: Path,
+    history: Place,
     dataset: Dataset,
     records: Iterable[tuple[bytes | None, bytes | None]],
     **where: Any,
@@ -112,7 +114,7 @@ def archive(
     """Write records as one file, as the archiver does."""
     held = pending(dataset, records, **where)
     file = held.file(1)
-    write_rows(folder(history, dataset), file, dataset, held.rows)
+    write_rows(dataset_store(history, "", dataset.name), file, dataset, held.rows)
     return file
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import confluent_kafka as ck
 import pytest
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 from prometheus_client import CollectorRegistry
 
 from agents.history import archiver
@@ -22,57 +18,12 @@ from agents.history.archiver import Archiver
 from agents.history.source import log_start
 from agents.history.target import ArchiverMetrics, ArchiveTarget
 from app.engine.clock import SystemClock
-from tables.history.duck import open_duck
 from tables.history.folder import DatasetFolder, dataset_folder
-from tables.history.query import rows_of
 from tables.history.ranges import cover
-from tests.history.rows import DAY_0, MINUTE, window
-from tests.system.harness import CHECKOUT, wait_for
-from tests.system.topics import make_topics
+from tests.history.archiving import PARTITIONS, Log, Process, archived, complete, target
+from tests.system.harness import wait_for
 
 pytestmark = pytest.mark.broker
-
-PARTITIONS = 2
-ENTRY = Path(__file__).with_name("archiver_entry.py")
-Read = list[tuple[int, int, str]]
-"""Partition, offset, id of each row."""
-
-
-class Log:
-    """A topic of finals, and what of it is committed."""
-
-    def __init__(self, bootstrap: str, name: str) -> None:
-        self.bootstrap, self.name = bootstrap, name
-        self.sent: Read = []
-        config = {"message.timestamp.type": "LogAppendTime"}
-        make_topics(bootstrap, NewTopic(name, PARTITIONS, 1, config=config))
-        self._producer = ck.Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "transactional.id": name,
-                "partitioner": "murmur2_random",
-                "linger.ms": 0,
-            }
-        )
-        self._producer.init_transactions(60)
-
-    def send(self, count: int, *, commit: bool = True) -> None:
-        """A transaction of finals, some garbage among them."""
-        delivered: list[ck.Message] = []
-        self._producer.begin_transaction()
-        for at in range(len(self.sent), len(self.sent) + count):
-            key, value = window(f"/{at % 7}", DAY_0 + at * MINUTE)
-            self._producer.produce(
-                self.name, value, key, on_delivery=lambda _error, message: delivered.append(message)
-            )
-            self._producer.poll(0)
-        self._producer.produce(self.name, b"garbage", b"k")
-        assert self._producer.flush(60) == 0
-        if not commit:
-            self._producer.abort_transaction(60)
-            return
-        self._producer.commit_transaction(60)
-        self.sent += [(m.partition(), m.offset(), json.loads(m.value())["id"]) for m in delivered]
 
 
 @pytest.fixture
@@ -80,63 +31,8 @@ def log(kafka: str, namespace: str) -> Log:
     return Log(kafka, f"{namespace}.windows-final")
 
 
-def target(
-    log: Log, history: Path, member: str = "one", session_timeout_ms: int = 10_000
-) -> ArchiveTarget:
-    return ArchiveTarget(
-        bootstrap=log.bootstrap,
-        group=log.name,
-        member=member,
-        topics={"windows": log.name},
-        folder=history,
-        namespace="",
-        session_timeout_ms=session_timeout_ms,
-        age_max_s=0.05,
-    )
-
-
 def where(history: Path) -> DatasetFolder:
     return dataset_folder(history, "", "windows")
-
-
-def archived(history: Path) -> Read:
-    """Every row a reader sees, doubles included."""
-    pieces = cover(where(history).files())
-    found: Read = []
-    with open_duck(history, threads=1) as duck:
-        for piece in pieces:
-            sql, parameters = rows_of([piece], where(history).path)
-            rows = duck.execute(sql, parameters).fetchall()
-            found += [(piece.file.source.partition, row[0], row[1]) for row in rows]
-    return sorted(found)
-
-
-def complete(log: Log, history: Path) -> bool | None:
-    return len(archived(history)) >= len(log.sent) or None
-
-
-class Process:
-    """An archiver that can be killed."""
-
-    def __init__(self, log: Log, history: Path, member: str = "one") -> None:
-        # So soon the partitions of one that hangs are another's.
-        aim = target(log, history, member, session_timeout_ms=1_500)
-        fields = {name: getattr(aim, name) for name in aim.__slots__}
-        with (history.parent / f"{member}.log").open("ab") as sink:
-            self.process = subprocess.Popen(
-                [sys.executable, str(ENTRY), json.dumps(fields, default=str)],
-                cwd=CHECKOUT,
-                env={"PYTHONPATH": str(CHECKOUT), "PATH": "/usr/bin:/bin"},
-                stdout=sink,
-                stderr=sink,
-            )
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def end(self, number: signal.Signals) -> None:
-        self.signal(number)
-        self.process.wait(60)
 
 
 @pytest.fixture
@@ -158,7 +54,7 @@ def test_each_final_is_archived_exactly_once_through_kills_at_any_point(
 ) -> None:
     draw = random.Random(11)
     for _ in range(4):
-        processes.append(Process(log, history))
+        processes.append(Process(log, history, history.parent))
         seen = len(where(history).files())
         wanted = seen + draw.randrange(1, 6)
 
@@ -169,7 +65,7 @@ def test_each_final_is_archived_exactly_once_through_kills_at_any_point(
 
         wait_for("files written", fed)
         processes[-1].end(signal.SIGKILL)
-    processes.append(Process(log, history))
+    processes.append(Process(log, history, history.parent))
     wait_for("all archived", lambda: complete(log, history))
     processes[-1].end(signal.SIGTERM)
     assert archived(history) == sorted(log.sent)
@@ -181,12 +77,12 @@ def test_each_final_is_archived_exactly_once_through_kills_at_any_point(
 def test_a_zombie_archiver_doubles_nothing(
     log: Log, history: Path, processes: list[Process]
 ) -> None:
-    processes.append(Process(log, history, "zombie"))
+    processes.append(Process(log, history, history.parent, "zombie"))
     log.send(50)
     wait_for("first records archived", lambda: complete(log, history))
     log.send(300)
     processes[0].signal(signal.SIGSTOP)
-    processes.append(Process(log, history, "owner"))
+    processes.append(Process(log, history, history.parent, "owner"))
     wait_for("the owner took over", lambda: complete(log, history))
     processes[0].signal(signal.SIGCONT)
     log.send(300)

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.history import files as writing
 from agents.history.compaction import KEPT_MS, compact
-from agents.history.files import publish, set_aside, stage, sweep, write_rows
+from agents.history.files import write_file, write_rows
 from agents.history.progress import Plan, Progress, plan
+from tables.history import folder as writing
 from tables.history.datasets import DATASETS, WINDOWS
 from tables.history.duck import open_duck
+from tables.history.folder import publish
 from tables.history.names import DAY_MS, HistoryFile
 from tables.history.query import rows_of
 from tables.history.ranges import Gap, cover
@@ -48,8 +49,8 @@ def read(history: Path) -> list[int]:
     pieces = cover(where.files())
     if not pieces:
         return []
-    sql, parameters = rows_of(pieces, where.path)
     with open_duck(history, threads=1) as duck:
+        sql, parameters = rows_of(pieces, where.scan(duck))
         return sorted(row[0] for row in duck.execute(sql, parameters).fetchall())
 
 
@@ -116,7 +117,7 @@ def test_a_write_that_fails_leaves_no_file_behind(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        stage(where, held.file(1), WINDOWS, full)
+        write_file(where, held.file(1), WINDOWS, full)
     assert [path for path in where.path.rglob("*") if path.is_file()] == []
 
 
@@ -128,7 +129,7 @@ def test_only_abandoned_half_files_are_swept(tmp_path: Path) -> None:
         (day / name).write_bytes(b"half")
         touch(day / name, NEXT_DAY - age_ms)
     touch(where.file(made), 0)
-    assert sweep(where, NEXT_DAY) == 1
+    assert where.sweep(NEXT_DAY) == 1
     assert sorted(path.name for path in day.iterdir()) == [".tmp-new", made.name]
 
 
@@ -280,7 +281,7 @@ def test_a_file_that_cannot_be_read_is_set_aside_and_its_range_read_again(
 def test_the_first_file_is_missed_when_it_was_set_aside(tmp_path: Path) -> None:
     old = days_files(tmp_path, count=2)
     where = folder(tmp_path, WINDOWS)
-    set_aside(where.file(old[0]))
+    where.set_aside(old[0])
     lowest = min(each.first for each in where.files() + where.aside())
     assert plan(where.files(), lowest, 0).gaps == (Gap(0, 4), Gap(8, None))
 

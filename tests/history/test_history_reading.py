@@ -144,8 +144,8 @@ def test_rows_of_overlapping_files_are_read_once(tmp_path: Path) -> None:
     zombie = archive(tmp_path, WINDOWS, records[10:], first=10)
     inner = archive(tmp_path, WINDOWS, records[3:6], first=3)
     where = folder(tmp_path, WINDOWS)
-    sql, parameters = rows_of(cover([owner, zombie, inner]), where.path)
     with open_duck(tmp_path, threads=1) as duck:
+        sql, parameters = rows_of(cover([owner, zombie, inner]), where.scan(duck))
         rows = duck.execute(sql, parameters).fetchall()
     assert sorted(row[0] for row in rows) == list(range(30))
 

@@ -27,6 +27,7 @@ from app.engine.query import (
 from app.models.event import LogEvent
 from app.settings import Settings
 from tables.histogram import bucket
+from tables.history.place import Place
 from tables.history.reader import History
 from tables.lanes import LANES_TABLE
 from tables.windows.keys import row_key
@@ -325,7 +326,7 @@ async def running_worker(
     rate: int = 50_000,
     overrides: Mapping[str, object] | None = None,
     period_s: float = 3_600,
-    history: Path = NO_HISTORY,
+    history: Place = NO_HISTORY,
 ) -> AsyncIterator[Worker]:
     """A worker's web server on a free port, known to the cluster by its URL.
 
