@@ -25,6 +25,8 @@ POLL_S = 0.1
 """Longest wait for records, which is how long a hand-over may be held up."""
 LOOK_S = 0.5
 """How often the ends of the changelogs are asked for."""
+OPEN_AGAIN_S = 10.0
+"""When a store that could not be opened is tried again."""
 _REQUEST_S = 5.0
 
 _TopicPartition = tuple[str, int]
@@ -101,9 +103,12 @@ class Tail:
         self._standbys: dict[TaskId, Standby] = {}
         self._look: _Look | None = None
         self._looked_at_s = 0.0
+        self._refused_until_s: dict[TaskId, float] = {}
 
     def drop(self, keep: frozenset[TaskId]) -> None:
         """Give back the store of every standby that is not kept."""
+        for task in self._refused_until_s.keys() - keep:
+            del self._refused_until_s[task]
         gone = self._standbys.keys() - keep
         for task in gone:
             self._give(self._standbys.pop(task))
@@ -131,17 +136,37 @@ class Tail:
         self._stores.give(standby.id, store)
 
     def step(self, wanted: frozenset[TaskId]) -> dict[TaskId, Standby]:
-        """Open what is missing, and apply what has come. All standbys, by task."""
-        missing = wanted - self._standbys.keys()
-        if missing:
-            for task in sorted(missing, key=str):
-                standby = self._standbys[task] = self._opened(task)
-                standby.position = standby.store.positions().changelog or 0
-            self._rebuild_those_ahead(missing)
+        """Open what is missing, and apply what has come. All standbys, by task.
+
+        A store that cannot be opened keeps the others from nothing, and is tried again.
+        """
+        missing, now_s = wanted - self._standbys.keys(), self._clock.monotonic()
+        due = {task for task in missing if now_s >= self._refused_until_s.get(task, 0.0)}
+        if due or not self._standbys:
+            self._rebuild_those_ahead(self._open(due or missing))
             self._assign()
         self._consume()
         self._look_at_ends()
         return dict(self._standbys)
+
+    def _open(self, missing: Iterable[TaskId]) -> list[TaskId]:
+        """Those of the tasks whose store could be opened; raises where that leaves no standby."""
+        opened: list[TaskId] = []
+        for task in sorted(missing, key=str):
+            try:
+                standby = self._opened(task)
+            except StoreError as exc:
+                logger.warning("no standby of %s for %.0f s: %s", task, OPEN_AGAIN_S, exc)
+                self._refused_until_s[task] = self._clock.monotonic() + OPEN_AGAIN_S
+                refused = exc
+                continue
+            self._refused_until_s.pop(task, None)
+            opened.append(task)
+            self._standbys[task] = standby
+            standby.position = standby.store.positions().changelog or 0
+        if not self._standbys:
+            raise refused
+        return opened
 
     def _opened(self, task: TaskId) -> Standby:
         spec = self._specs[task.topic]

@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka.cimpl import NewTopic
 from prometheus_client import CollectorRegistry
 
+from app.engine import standby, standby_tail
 from app.engine.changelog import POSITION_KEY, row_record_key
 from app.engine.clock import SystemClock
 from app.engine.epoch import TaskId
@@ -239,6 +240,43 @@ async def test_a_standby_whose_files_are_corrupt_is_set_aside_and_rebuilt(world:
         await until("the rebuilt state", lambda: world.get(b"a") == 1)
         assert world.get(b"old") is None
     assert list(folder.with_name(folder.name + ".aside").glob("*.sst"))
+
+
+async def test_a_store_that_another_has_open_keeps_no_other_standby_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standby_tail, "OPEN_AGAIN_S", 0.2)
+    elsewhere = Stores(engine_config(world.data_dir))
+    held = elsewhere.take(ZERO, counting_agent())
+    assert held is not None
+    world.commit(world.producer(), [(b"a", 1)], 1)
+    async with running(world):
+        await world.standbys.keep([ZERO, ONE])
+        await until("the other one", lambda: world.standby(ONE) is not None)
+        following = world.standby(ONE)
+        assert following is not None
+        database = following.store._db
+        assert world.standby(ZERO) is None
+        held.close()
+        await until("its rows, once it is free", lambda: world.get(b"a") == 1)
+        following = world.standby(ONE)
+        assert following is not None
+        assert following.store._db is database, "it was not opened anew"
+
+
+async def test_where_no_store_can_be_opened_standbys_begin_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(standby, "RETRY_S", 0.05)
+    elsewhere = Stores(engine_config(world.data_dir))
+    held = elsewhere.take(ZERO, counting_agent())
+    assert held is not None
+    world.commit(world.producer(), [(b"a", 1)], 1)
+    async with running(world):
+        await world.standbys.keep([ZERO])
+        await until("two attempts", lambda: caplog.text.count("no standby of source/0") > 1)
+        held.close()
+        await until("its rows, once it is free", lambda: world.get(b"a") == 1)
 
 
 async def test_a_broker_that_does_not_answer_is_asked_again(
