@@ -80,14 +80,37 @@ def ensure_broker(home: Path, *, progress: Progress = lambda _: None) -> BrokerA
             if await_answer(layout, port, process, progress):
                 return BrokerAddress(f"127.0.0.1:{port}", process.pid, port, started=False)
             # It was on its way out: take over.
-        ports = free_ports(layout)
-        log_from = size_of(layout.log)
-        process = start(layout, ports, progress)
-        _remember(layout, process, ports.client)
-        if not await_answer(layout, ports.client, process, progress):
-            layout.record.unlink(missing_ok=True)
-            raise BrokerError(exit_reason(layout, log_from))
-        return BrokerAddress(f"127.0.0.1:{ports.client}", process.pid, ports.client, started=True)
+        return _started(layout, progress)
+
+
+def restart_crashed(home: Path, *, progress: Progress = lambda _: None) -> BrokerAddress | None:
+    """Start the folder's broker again if it ended without being stopped, else do nothing.
+
+    ``stop_broker`` removes the record, and so does a start that failed: neither is undone.
+    Raises :class:`BrokerError`.
+    """
+    layout = Layout(home.expanduser().resolve())
+    if not _crashed(layout):
+        return None
+    with _folder(layout), _locked(layout, progress):
+        # Whoever held the lock may have stopped it, or started it.
+        return _started(layout, progress) if _crashed(layout) else None
+
+
+def _crashed(layout: Layout) -> bool:
+    record = read_record(layout.record)
+    return record is not None and recorded_process(record, layout.marker) is None
+
+
+def _started(layout: Layout, progress: Progress) -> BrokerAddress:
+    ports = free_ports(layout)
+    log_from = size_of(layout.log)
+    process = start(layout, ports, progress)
+    _remember(layout, process, ports.client)
+    if not await_answer(layout, ports.client, process, progress):
+        layout.record.unlink(missing_ok=True)
+        raise BrokerError(exit_reason(layout, log_from))
+    return BrokerAddress(f"127.0.0.1:{ports.client}", process.pid, ports.client, started=True)
 
 
 def stop_broker(home: Path, timeout_s: float = 30) -> bool:

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import re
@@ -15,8 +16,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from app.broker import launch
-from app.broker.embedded import broker_status, ensure_broker, stop_broker
+from app.broker.embedded import broker_status, ensure_broker, restart_crashed, stop_broker
 from app.broker.errors import BrokerError
+from app.broker.keeper import keep_broker
 from app.broker.properties import Layout
 from tests.system.harness import wait_for
 from tests.system.topics import make_topics
@@ -47,6 +49,18 @@ def home(shared_home):
     """A state folder with a running broker, whatever the test before did to it."""
     ensure_broker(shared_home)
     return shared_home
+
+
+def answering(home):
+    status = broker_status(home)
+    return status is not None and status.answering
+
+
+def arguments(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 @contextmanager
@@ -146,6 +160,37 @@ def test_data_and_port_survive_the_brokers_end(home, namespace, end):
     assert (after.port, after.started) == (before.port, True)
     assert after.pid != before.pid
     assert read(after.bootstrap, namespace, 3) == [b"1", b"2", b"3"]
+
+
+def test_a_broker_that_crashed_is_started_again_and_one_that_was_stopped_is_not(home):
+    before = ensure_broker(home)
+    assert restart_crashed(home) is None
+    psutil.Process(before.pid).kill()
+    wait_for("the broker's end", lambda: None if broker_status(home) else True)
+    after = restart_crashed(home)
+    assert after is not None
+    assert (after.port, after.started) == (before.port, True)
+    assert stop_broker(home)
+    assert restart_crashed(home) is None
+    assert broker_status(home) is None
+
+
+def test_of_several_keepers_one_starts_the_crashed_broker(home):
+    before = ensure_broker(home)
+    psutil.Process(before.pid).kill()
+    wait_for("the broker's end", lambda: None if broker_status(home) else True)
+
+    async def kept() -> None:
+        keepers = [asyncio.create_task(keep_broker(home, period_s=0.05)) for _ in range(3)]
+        await asyncio.to_thread(wait_for, "the broker", lambda: answering(home) or None)
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+
+    asyncio.run(kept())
+    running = [p for p in psutil.process_iter() if Layout(home).marker in arguments(p)]
+    assert len(running) == 1
+    assert ensure_broker(home).pid == running[0].pid != before.pid
 
 
 def test_a_broker_whose_record_was_lost_is_found_again(home):
