@@ -81,17 +81,27 @@ def middle(bucket_: int) -> float:
     return _MIDDLES[bucket_] if bucket_ >= 0 else -_MIDDLES[-bucket_]
 
 
+_SHARED = {bucket_: bucket_ for bucket_ in range(-_LAST, _LAST + 1)}
+"""One object for each bucket. A histogram that was read has objects of its own for its keys:
+as many bytes as itself, and each to be fetched from memory whenever it is copied or encoded."""
+
+
 def valid(hist: Mapping[int, int]) -> bool:
     """Whether every bucket exists and every count is positive (what is stored always is)."""
     return not hist or (min(hist) >= -_LAST and max(hist) <= _LAST and min(hist.values()) > 0)
 
 
 def merge(left: Histogram, right: Histogram) -> Histogram:
-    """Both histograms as a new one; the cost follows the smaller plus a copy of the larger."""
+    """Both histograms as a new one; the cost follows the smaller plus a copy of the larger.
+
+    What is merged again and again shares its keys with all others, whoever read them.
+    """
     if len(left) < len(right):
         left, right = right, left
     merged = left.copy()
-    for key, count in right.items():
+    shared = _SHARED.get
+    for each, count in right.items():
+        key = shared(each, each)
         merged[key] = merged.get(key, 0) + count
     return merged
 
