@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from agents.log_events.decode import EventBatch, read_events
+from agents.log_events.decode import Column, EventBatch, EventReader
 from app.engine.batch import RecordBatch
 from app.engine.effects import Effects, View
 from app.engine.lanes import LIVE, NO_WATERMARK
@@ -16,6 +17,11 @@ LANE_IDLE_MS = 30_000
 
 class EventStep(Protocol):
     """A step over decoded events. Answers with partials, outputs and late records."""
+
+    @property
+    def reads(self) -> Iterable[Column]:
+        """Columns of the events that it looks at."""
+        ...
 
     def __call__(self, events: EventBatch, batch: RecordBatch, view: View, now_ms: int) -> Effects:
         """Decide what the events change. No I/O, no clock, no logging."""
@@ -32,10 +38,15 @@ class LogEventsStep:
     """
 
     steps: tuple[EventStep, ...]
+    _read: EventReader = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        reader = EventReader(column for step in self.steps for column in step.reads)
+        object.__setattr__(self, "_read", reader)
 
     def __call__(self, batch: RecordBatch, view: View, now_ms: int) -> Effects:
         """Effects of all steps together, and the lanes after the batch."""
-        events = read_events(batch, view.lanes)
+        events = self._read(batch, view.lanes)
         total = Effects(rejects=list(events.rejects))
         if events.moved:
             # Idleness is measured from when a record was worked on: after an outage the

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from operator import attrgetter
 
 import msgspec
 
-from agents.log_events.decode import EventBatch
+from agents.log_events.decode import Column, EventBatch
 from agents.sessions.repartition import PartialKey
 from app.engine.batch import RecordBatch
 from app.engine.effects import Effects, Late, Repartition, View
@@ -46,6 +46,12 @@ class LocalSessions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_classify", self.spec.classifier())
 
+    @property
+    def reads(self) -> Sequence[Column]:
+        """The user, whether a page was named, and the class of the event."""
+        fields = (self.spec.key, "endpoint")
+        return fields if self._classify is None else (*fields, self._classify)
+
     def __call__(self, events: EventBatch, batch: RecordBatch, view: View, now_ms: int) -> Effects:  # noqa: ARG002 - the contract's signature
         """Partials for the global half, and the late records."""
         runs, late = _runs(self.spec, self._classify, events)
@@ -69,7 +75,7 @@ class LocalSessions:
                 partials[key] = merge_partials(held, partial)
         effects = Effects()
         for place in late:
-            behind = events.stream_time_ms[place] - events.events[place].timestamp
+            behind = events.stream_time_ms[place] - events.columns["timestamp"][place]
             effects.late.append(Late(index[place], spec.table_name, behind - gap))
         if partials:
             effects.partials.append((self.repartition, partials))
@@ -104,19 +110,20 @@ def _runs(
     by_lane: dict[str, dict[str, _Run]] = {}
     lane, lanes = None, ("",)
     place = -1
-    every = events.events
-    for user, event, stream_time, of_lane, taken in zip(
-        map(attrgetter(spec.key), every),
-        every,
+    columns = events.columns
+    times = columns["timestamp"]
+    for user, at, stream_time, of_lane, page, taken in zip(
+        columns[spec.key],
+        times,
         events.stream_time_ms,
         events.lanes,
-        repeat(0, len(every)) if classify is None else map(classify, every),
+        columns["endpoint"],
+        repeat(0, len(times)) if classify is None else columns[classify],
         strict=True,
     ):
         place += 1
         if user is None or taken < 0:
             continue
-        at = event.timestamp
         if stream_time - at > slack:
             late.append(place)
             continue
@@ -133,7 +140,7 @@ def _runs(
             run.start = at
         run.last = place
         run.count += 1
-        run.pages += event.endpoint is not None
+        run.pages += page is not None
         if taken:
             took.append((run, taken, at))
     _prove(took, len(spec.steps))

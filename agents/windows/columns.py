@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from operator import attrgetter, itemgetter, mul
+from operator import itemgetter, mul
 from typing import Any
 
 from agents.log_events.decode import EventBatch
 from tables import sketch
 from tables.histogram import FINE, FINE_END, Histogram, bucket
 from tables.windows.stats import microseconds
-from tables.windows.where import Condition
+from tables.windows.where import Admits
 
 Places = Sequence[int]
 Measured = tuple[int, int, int | None, int | None, Histogram, int]
@@ -30,28 +30,21 @@ class Columns:
     """Columns of a batch, each made when it is first asked for."""
 
     def __init__(self, batch: EventBatch) -> None:
-        self.batch = batch
-        self._fields: dict[str, Sequence[Any]] = {}
+        self._columns = batch.columns
         self._values: dict[str, tuple[Sequence[int | None], Sequence[int], bool]] = {}
         self._errors: dict[int, Sequence[bool]] = {}
 
     def field(self, name: str) -> Sequence[Any]:
         """A field of every event."""
-        column = self._fields.get(name)
-        if column is None:
-            column = self._fields[name] = list(map(attrgetter(name), self.batch.events))
-        return column
+        return self._columns[name]
 
-    def keys(self, name: str, where: tuple[Condition, ...]) -> Sequence[str | None]:
+    def keys(self, name: str, admits: Admits | None) -> Sequence[str | None]:
         """The key field of every event; None also where the event is filtered out."""
-        keys: Sequence[str | None] = self.field(name)
-        for condition in where:
-            holds = condition.holds
-            keys = [
-                key if key is not None and holds(event) else None
-                for key, event in zip(keys, self.batch.events, strict=True)
-            ]
-        return keys
+        keys: Sequence[str | None] = self._columns[name]
+        if admits is None:
+            return keys
+        admitted = self._columns[admits]
+        return [key if admit else None for key, admit in zip(keys, admitted, strict=True)]
 
     def errors(self, places: Places, status_min: int) -> int:
         """How many of the events have at least that status."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from agents.log_events.decode import EventBatch
+from agents.log_events.decode import Column, EventBatch
 from agents.windows.columns import NOTHING, Columns, Measured, Places
 from agents.windows.repartition import PartialKey
 from app.engine.batch import RecordBatch
@@ -15,6 +15,7 @@ from app.engine.chunks import lane_key
 from app.engine.effects import Effects, Late, Repartition, View
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats, merge_stats
+from tables.windows.where import Admits, admits_of
 from tables.windows.window import GLOBAL_KEY
 
 Groups = Mapping[tuple[str, int], Mapping[str, Places]]
@@ -34,13 +35,28 @@ class LocalWindows:
 
     specs: tuple[WindowSpec, ...]
     repartition: Repartition
-    _alike: tuple[tuple[WindowSpec, ...], ...] = field(init=False)
+    _alike: tuple[tuple[Admits | None, tuple[WindowSpec, ...]], ...] = field(
+        init=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         alike: dict[_Shape, list[WindowSpec]] = defaultdict(list)
         for spec in self.specs:
             alike[spec.key, spec.advance_ms, spec.grace_ms, spec.where].append(spec)
-        object.__setattr__(self, "_alike", tuple(map(tuple, alike.values())))
+        made = tuple((admits_of(specs[0].where), tuple(specs)) for specs in alike.values())
+        object.__setattr__(self, "_alike", made)
+
+    @property
+    def reads(self) -> Iterator[Column]:
+        """Keys, filters, and what is measured and counted."""
+        for admits, _ in self._alike:
+            if admits is not None:
+                yield admits
+        for spec in self.specs:
+            yield spec.key
+            yield from (name for name in (spec.value, spec.distinct) if name is not None)
+            if spec.codes or spec.errors is not None:
+                yield "status"
 
     def __call__(self, events: EventBatch, batch: RecordBatch, view: View, now_ms: int) -> Effects:  # noqa: ARG002 - the contract's signature
         """Partials for the global half, and each late record once, for the first window."""
@@ -48,8 +64,8 @@ class LocalWindows:
         ingested = [max(0, batch.timestamps[index]) for index in events.index]
         partials: dict[PartialKey, WindowStats] = {}
         late: dict[int, Late] = {}
-        for specs in self._alike:
-            groups, missed = _grouped(specs[0], columns)
+        for admits, specs in self._alike:
+            groups, missed = _grouped(specs[0], columns.keys(specs[0].key, admits), events)
             _add_groups(partials, specs, groups, columns, ingested, batch.partition)
             for spec in specs if missed else ():
                 _add_late(partials, spec, missed, columns, ingested)
@@ -64,7 +80,7 @@ class LocalWindows:
 
 
 def _late(spec: WindowSpec, index: int, place: int, events: EventBatch) -> Late:
-    timestamp = events.events[place].timestamp
+    timestamp = events.columns["timestamp"][place]
     end = timestamp - timestamp % spec.advance_ms + spec.advance_ms
     return Late(index, spec.name, events.stream_time_ms[place] - end)
 
@@ -154,7 +170,9 @@ def _add(partials: dict[PartialKey, WindowStats], key: PartialKey, partial: Wind
     partials[key] = partial if held is None else merge_stats(held, partial)
 
 
-def _grouped(spec: WindowSpec, columns: Columns) -> tuple[Groups, list[int]]:
+def _grouped(
+    spec: WindowSpec, keys: Sequence[str | None], events: EventBatch
+) -> tuple[Groups, list[int]]:
     """Places by (lane, pane start) and key, and the places of late events.
 
     This runs per event: the pane and lane of the event before are kept at hand, as most
@@ -168,10 +186,10 @@ def _grouped(spec: WindowSpec, columns: Columns) -> tuple[Groups, list[int]]:
     lane = None
     place = -1
     for key, timestamp, stream_time, of_lane in zip(
-        columns.keys(spec.key, spec.where),
-        columns.field("timestamp"),
-        columns.batch.stream_time_ms,
-        columns.batch.lanes,
+        keys,
+        events.columns["timestamp"],
+        events.stream_time_ms,
+        events.lanes,
         strict=True,
     ):
         place += 1

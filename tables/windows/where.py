@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeGuard, get_args
 
@@ -55,6 +55,16 @@ class Condition:
         if self.any_of:
             return value in self.any_of
         return value is not None and self.low <= value <= self.high
+
+
+Admits = Callable[[LogEvent], bool]
+
+
+def admits_of(where: tuple[Condition, ...]) -> Admits | None:
+    """Whether all conditions hold, as a function of the event; None when there is none."""
+    if len(where) < 2:
+        return where[0].holds if where else None
+    return lambda event: all(condition.holds(event) for condition in where)
 
 
 def parse_where(given: object) -> tuple[Condition, ...]:

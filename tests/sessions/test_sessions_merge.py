@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from agents.log_events.decode import read_events
+from agents.log_events.decode import EventReader
 from agents.sessions.local import LocalSessions
 from agents.sessions.repartition import encode_partial, session_repartition
 from agents.topics import DEAD_LETTERS, LOG_EVENTS, SESSION_PARTIALS
@@ -142,6 +142,7 @@ def test_silent_live_lanes_go_on_by_the_clock_from_the_furthest_of_them() -> Non
 def test_events_of_two_lanes_in_one_batch_wait_each_for_its_own() -> None:
     [spec] = Rig().specs
     step = LocalSessions(spec, session_repartition(SESSION_PARTIALS))
+    read_events = EventReader(step.reads)
     headers: list[Headers] = [(), ((LANE_HEADER, b"f"),)] * 2
     values = [event(TEN + n * MINUTE) for n in range(4)]
     batch = RecordBatch("log-events", 0, range(4), [TEN] * 4, [b""] * 4, values, headers)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.log_events.decode import REASON_MAX, read_events
+from agents.log_events import decode
+from agents.log_events.decode import REASON_MAX, EventReader
 from app.engine.effects import Reject
-from app.engine.lanes import LIVE, Lane, Lanes
+from app.engine.lanes import LANE_HEADER, LIVE, Lane, Lanes
+from app.models.event import LogEvent
 from tests.windows.driver import HOUR, NOW, TEN, WindowsDriver, batch_of, event, interleaved
+
+read_events = EventReader(())
 
 YEAR_9999 = 253_402_300_799_999
 
@@ -37,7 +43,7 @@ GARBAGE: dict[str, bytes | None] = {
 def test_events_keep_their_place_and_their_stream_time():
     batch = batch_of([event(TEN + 5), event(TEN + 3), event(TEN + 9)], NOW)
     events = read_events(batch, Lanes({LIVE: Lane(TEN + 4, NOW - 1)}))
-    assert [e.timestamp - TEN for e in events.events] == [5, 3, 9]
+    assert [at - TEN for at in events.columns["timestamp"]] == [5, 3, 9]
     assert list(events.stream_time_ms) == [TEN + 5, TEN + 5, TEN + 9]
     assert (list(events.index), list(events.lanes)) == ([0, 1, 2], [LIVE] * 3)
     assert (events.moved, list(events.rejects)) == ({LIVE: (TEN + 9, NOW)}, [])
@@ -59,7 +65,7 @@ def test_garbage_is_rejected_with_a_reason(name: str):
     [reject] = events.rejects
     assert (reject.index, reject.kind) == (0, "VALIDATION")
     assert 0 < len(reject.reason) <= REASON_MAX
-    assert (list(events.events), dict(events.moved)) == ([], {})
+    assert (list(events.columns["timestamp"]), dict(events.moved)) == ([], {})
 
 
 @pytest.mark.parametrize(
@@ -82,6 +88,37 @@ def test_five_minutes_ahead_of_its_ingest_is_the_limit():
     events = read_events(batch_of([event(NOW + 300_000), event(NOW + 300_001)], NOW), Lanes())
     assert [reject.index for reject in events.rejects] == [1]
     assert events.moved == {LIVE: (NOW + 300_000, NOW)}
+
+
+def named(event: LogEvent) -> str:
+    """What a step might make of an event."""
+    return f"{event.endpoint}@{event.timestamp}"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.integers(0, 9).map(lambda n: event(TEN + n, f"/{n}")), st.just(b"{")),
+            st.sampled_from(["", "f", "g"]),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.integers(1, 13),
+)
+def test_a_batch_reads_alike_in_blocks_of_any_size(records: list[tuple[bytes, str]], size: int):
+    values, lanes = zip(*records, strict=True)
+    batch, read = batch_of(values, NOW), EventReader(("endpoint", named))
+    batch = replace(batch, headers=[((LANE_HEADER, lane.encode()),) for lane in lanes])
+    whole = read(batch, Lanes())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(decode, "BLOCK", size)
+        assert read(batch, Lanes()) == whole
+    assert len(whole.columns["endpoint"]) == len(whole.index) == len(whole.stream_time_ms)
+    assert whole.columns[named] == [
+        f"{name}@{at}"
+        for name, at in zip(whole.columns["endpoint"], whole.columns["timestamp"], strict=True)
+    ]
 
 
 @given(
