@@ -18,6 +18,7 @@ from web.api.operations import OPERATIONS
 from web.fixed_windows import ERRORS_WINDOW, REQUESTS_WINDOW, TRENDS_WINDOW
 from web.gateway.logs import LogsGateway
 from web.live.feed import REPORT_PATH, LiveFeed
+from web.origin import own_pages
 from web.page import page_routes
 from web.peers import Peers
 from web.problem import Kind, ProblemError, problems
@@ -160,7 +161,7 @@ def install(web_app: web.Application, deps: WebDeps) -> None:
     async def close(_app: web.Application) -> None:
         await peers.close()
 
-    web_app.middlewares.extend([problems, described_parameters(OPERATIONS)])
+    web_app.middlewares.extend([problems, own_pages, described_parameters(OPERATIONS)])
     web_app.add_routes(build_routes(deps, peers))
     for room in deps.rooms:
         room.install(web_app, peers)

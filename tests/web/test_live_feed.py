@@ -23,7 +23,7 @@ from tests.web.fakes import (
 )
 from web.live import hub as live_hub
 from web.live.feed import Push
-from web.live.hub import same_origin
+from web.origin import same_origin
 from web.peers import Peers
 
 

@@ -175,6 +175,23 @@ async def test_what_is_not_gzip_is_refused(worker: Worker, caplog: pytest.LogCap
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("origin", ["http://elsewhere.example", "null", "http://127.0.0.1:1"])
+@pytest.mark.parametrize("path", [URL, "/api/v1/entities/device/d1", "/api/v1/entities/rebuild"])
+async def test_a_page_of_another_origin_cannot_send_anything(
+    worker: Worker, path: str, origin: str
+):
+    # What a browser sends without asking first: a simple request.
+    headers = {"Origin": origin, "Content-Type": "text/plain"}
+    async with worker.client.post(path, data=json.dumps(EVENT), headers=headers) as response:
+        answer = json.loads(await response.read())
+    assert (response.status, answer["type"]) == (403, "urn:headrace:problem:forbidden-origin")
+    assert worker.sink.sent == []
+
+
+async def test_the_servers_own_page_may_send(worker: Worker):
+    await post(worker, EVENT, 202, Origin=str(worker.client.make_url("")).rstrip("/"))
+
+
 async def test_a_client_that_leaves_half_way_is_no_failure_of_ours(
     worker: Worker, caplog: pytest.LogCaptureFixture
 ):

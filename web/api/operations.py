@@ -59,7 +59,7 @@ _INGEST: Final = (
     "acknowledged: the event's id, or what became of each item. The body is at most "
     f"{BODY_BYTES_MAX} bytes, also after decompression."
 )
-_INGESTED: Final = (202, 400, 408, 413, 415, 429, 503)
+_INGESTED: Final = (202, 400, 403, 408, 413, 415, 429, 503)
 
 _INGEST_OPERATIONS: Final = tuple(
     Operation(

@@ -40,7 +40,7 @@ ENTITY_OPERATIONS: Final = (
         "Register, update or deregister: all attributes, and a version higher than the last. "
         "202 once the broker has acknowledged; an older version changes nothing.",
         (_TYPE, _ID),
-        (202, 400, 408, 413, 415, 429, 503),
+        (202, 400, 403, 408, 413, 415, 429, 503),
         ChangeAccepted,
         {"application/json": _CHANGE},
     ),

@@ -13,6 +13,7 @@ from typing import Final
 
 from aiohttp import WSCloseCode, web
 
+from web.origin import same_origin
 from web.problem import Kind, ProblemError
 
 CLIENTS_MAX: Final = 100
@@ -20,17 +21,6 @@ STALLED_S: Final = 5.0
 HEARTBEAT_S: Final = 15.0
 """A page that vanished without a word is noticed after one and a half of these."""
 GOODBYE_S: Final = 1.0
-
-
-def same_origin(origin: str | None, host: str) -> bool:
-    """Whether a request with that Origin header comes from a page of that Host, or from no page.
-
-    Other origins are refused: a browser sends cookies and reaches loopback for any page.
-    """
-    if origin is None:
-        return True
-    _, _, authority = origin.partition("://")
-    return authority.lower() == host.lower() and host != ""
 
 
 class _Client:
