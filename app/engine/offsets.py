@@ -1,4 +1,4 @@
-"""The group's committed offsets, once no pending transaction holds them.
+"""The group's committed offsets, once no pending transaction holds them; and what is no offset.
 
 Asked through a consumer of the group that never joins it: read_committed makes it wait for
 stable offsets. librdkafka's admin client has a call for the same, which ends the process
@@ -10,11 +10,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import confluent_kafka as ck
+from confluent_kafka.admin._listoffsets import ListOffsetsResultInfo
 
 _ANSWER_S = 2.0
 _STABLE_S = 0.2
 _NAMED_MAX = 12
 """Partitions asked for one by one: bounds what finding out the cause takes."""
+
+
+class NoOffsetError(Exception):
+    """The client answered for a broker that did not."""
+
+
+def told_offset(told: ListOffsetsResultInfo) -> int:
+    """The offset a broker told. Raises :class:`NoOffsetError` where none did.
+
+    While every broker is away a client that does not forget them tells no error, but an offset
+    that is none (-1001): any store would seem to be ahead of its changelog.
+    """
+    offset = int(told.offset)
+    if offset < 0:
+        raise NoOffsetError("no broker can be reached")
+    return offset
 
 
 class GroupOffsets:

@@ -24,7 +24,7 @@ from app.engine.changelog import POSITION_KEY, parse_position, parse_record_key
 from app.engine.counts import Counts, decode_metadata
 from app.engine.epoch import TaskId
 from app.engine.lanes import Lanes
-from app.engine.offsets import GroupOffsets
+from app.engine.offsets import GroupOffsets, NoOffsetError, told_offset
 from app.engine.progress import Progress
 from app.engine.read_ahead import READ_AHEAD
 from app.engine.spec import EngineConfig
@@ -153,10 +153,10 @@ class Restorer:
         )
         try:
             return {
-                (tp.topic, tp.partition): future.result(request_s + _SLACK_S).offset
+                (tp.topic, tp.partition): told_offset(future.result(request_s + _SLACK_S))
                 for tp, future in futures.items()
             }
-        except (ck.KafkaException, TimeoutError) as exc:
+        except (ck.KafkaException, TimeoutError, NoOffsetError) as exc:
             # A client keeps asking under the leader epoch it knows, and a restarted broker
             # has another: only a new client asks anew.
             self._admin = AdminClient(self._common)

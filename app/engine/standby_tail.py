@@ -13,6 +13,7 @@ from confluent_kafka.admin._listoffsets import ListOffsetsResultInfo, OffsetSpec
 
 from app.engine.clock import Clock
 from app.engine.epoch import TaskId
+from app.engine.offsets import NoOffsetError, told_offset
 from app.engine.read_ahead import READ_AHEAD
 from app.engine.restore import BATCH, RestoreError, apply_records
 from app.engine.spec import AgentSpec, EngineConfig
@@ -263,8 +264,8 @@ class Tail:
     def _offset(self, ends: _Ends, standby: Standby) -> int:
         """End of the standby's changelog; waits for the answer."""
         try:
-            return int(ends[ck.TopicPartition(*_tp(standby))].result(_REQUEST_S).offset)
-        except (ck.KafkaException, TimeoutError) as exc:
+            return told_offset(ends[ck.TopicPartition(*_tp(standby))].result(_REQUEST_S))
+        except (ck.KafkaException, TimeoutError, NoOffsetError) as exc:
             # A client keeps asking under the leader epoch it knows, and a restarted broker
             # has another: only a new client asks anew.
             self._admin = None
