@@ -22,6 +22,8 @@ from agents.audit.marks import read_account
 BATCH: Final = 500
 """Records taken at once: about 3 ms of work, so that a worker's event loop hardly waits."""
 REQUEST_S: Final = 10.0
+SLACK_S: Final = 3.0
+"""librdkafka does not keep to the timeout of every request."""
 STABLE_S: Final = 2.0
 STALL_S: Final = 30.0
 """How long a transaction left open, or a broker that is away, is waited for."""
@@ -71,7 +73,11 @@ class Reader:
             "bootstrap.servers": target.bootstrap,
             "client.id": f"{target.group}-audit",
             "log_level": 0,
+            # Else librdkafka forgets the cluster once every broker is down, and questions under
+            # way wait for ever.
+            "metadata.recovery.strategy": "none",
         }
+        self._common = common
         self._admin = AdminClient(common)
         # A consumer of the group that never joins it: read_committed waits for stable offsets.
         self._group = ck.Consumer(
@@ -149,20 +155,29 @@ class Reader:
             request_timeout=REQUEST_S,
         )
         try:
-            return {
-                (self._logical[tp.topic], tp.partition): future.result().offset
+            offsets = {
+                (self._logical[tp.topic], tp.partition): future.result(REQUEST_S + SLACK_S).offset
                 for tp, future in futures.items()
             }
-        except ck.KafkaException as exc:
-            raise AuditError(f"the broker did not tell offsets: {exc.args[0].str()}") from exc
+            why = "no broker can be reached"
+        except (ck.KafkaException, TimeoutError) as exc:
+            offsets, why = {}, str(exc)
+        # While every broker is away the client tells no error, but offsets below 0.
+        if min(offsets.values(), default=-1) < 0:
+            # A client keeps asking under the leader epoch it knows, and a restarted broker
+            # has another: only a new client asks anew.
+            self._admin = AdminClient(self._common)
+            raise AuditError(f"the broker did not tell offsets: {why}")
+        return offsets
 
     def retention_ms(self, topic: str) -> int:
         """How long the topic keeps records; -1: for ever."""
         resource = ConfigResource(ConfigResource.Type.TOPIC, self.target.physical(topic))
         futures = self._admin.describe_configs([resource], request_timeout=REQUEST_S)
         try:
-            return int(futures[resource].result()["retention.ms"].value)
-        except (ck.KafkaException, KeyError, TypeError, ValueError) as exc:
+            told = futures[resource].result(REQUEST_S + SLACK_S)
+            return int(told["retention.ms"].value)
+        except (ck.KafkaException, TimeoutError, KeyError, TypeError, ValueError) as exc:
             raise AuditError(f"the broker did not tell the retention of {topic}: {exc}") from exc
 
     def read(
