@@ -5,6 +5,7 @@ A dataset is the archive of one topic. Its files lie in
 of offsets of one partition and says so in its name, so the list of names alone tells what
 is archived, which file holds an offset, and where an archiver goes on. ``names`` reads and
 writes names, ``ranges`` decides which file speaks for which offsets, ``datasets`` is what
-the rows are, ``folder`` lists, ``query`` makes SQL, ``duck`` and ``reader`` run it,
+the rows are, ``store`` is what they need of their ``place``, which is a ``folder`` or has
+``objects`` (``stores`` chooses), ``query`` makes SQL, ``duck`` and ``reader`` run it,
 ``columns`` chooses the windows of one key, ``span`` joins an answer from files with one from state.
 """
