@@ -22,6 +22,7 @@ from agents.shipping.demo import run_demo
 from agents.shipping.host import run_host
 from agents.shipping.port import SinkError
 from agents.topics import ENTITY_EVENTS, WINDOW_PARTIALS
+from app.broker.keeper import keep_broker
 from app.broker.properties import Layout
 from app.engine.engine import Engine
 from app.engine.epoch import TaskId
@@ -214,13 +215,15 @@ def collectors(
 ) -> list[Coroutine[object, object, None]]:
     """What this worker does without being asked.
 
-    It audits the ledger when it is its turn; the ``first`` of a machine ships what its settings
-    say.
+    It audits the ledger when it is its turn, and keeps the embedded broker up; the ``first`` of
+    a machine ships what its settings say.
     """
     settings, clock = app.settings, app.clock
     sink = CollectorSink(producer)
     rounds = app.web.web_app[AUDIT]  # type: ignore[attr-defined]  # the driver is PlainWeb
     running: list[Coroutine[object, object, None]] = [rounds.run()]
+    if settings.embedded:
+        running.append(keep_broker(settings.home))
     if not first:
         return running
     if settings.collect:
