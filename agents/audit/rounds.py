@@ -1,12 +1,10 @@
 """The auditor inside a worker: a round a minute, in a thread, on a small share of a CPU.
 
 Every worker is ready to audit, and one does: whoever owns what the composition root says goes
-with the task. Whoever takes over reads the topics from their beginning: about 40 s for each million
-records they hold, at the share below; until then the last verdict is nobody's, and the
-metric's age says so. What the former auditor had confirmed is not taken on trust. Sums at a cut
-would not do: rows are compared with all that was ever added to them, and finals with those before.
-And what was lost as a worker died lies just beyond its last cut, where books carried over
-by another hand may be wrong without anybody's seeing it.
+with the task. Whoever takes over reads the topics from their beginning, about 40 s for each million
+records at the share below; the age of the last audit shows in its metric until then. To begin where
+the former auditor ended would need all its books (rows, open finals, what was in flight), carried
+over in step with a cut: books that were lost in part would hide what they are there to find.
 """
 
 from __future__ import annotations
