@@ -42,7 +42,7 @@ def session_answer(spec: SessionSpec, user: str, session: Session) -> SessionAns
     """The answer for one session of a user."""
     taken = depth(session.steps)
     return SessionAnswer(
-        session_id(spec.name, user, session.start, session.number),
+        session_id(spec.fingerprint, user, session.start, session.number),
         session.start,
         session.end,
         session.end - session.start,

@@ -168,7 +168,7 @@ def closed_session(
     """What is said of a session; ``before``: what had been said of its parts."""
     steps = spec.steps
     return ClosedSession(
-        session_id(spec.name, user, now.start, now.number),
+        session_id(spec.fingerprint, user, now.start, now.number),
         spec.name,
         user,
         now.start,
@@ -179,7 +179,7 @@ def closed_session(
         bool(steps) and now.depth == len(steps),
         now.revision,
         tuple(
-            session_id(spec.name, user, e.start, e.number)
+            session_id(spec.fingerprint, user, e.start, e.number)
             for e in before
             if (e.start, e.number) != (now.start, now.number)
         ),

@@ -52,8 +52,12 @@ class UserRows(Packed[UserSessions]):
         return max(left, right, key=self.encode)
 
 
-def session_id(kind: str, user: str, start_ms: int, number: int = 0) -> str:
-    """Id of a session: 32 hex digits, the same wherever and whenever it is made."""
+def session_id(meaning: bytes, user: str, start_ms: int, number: int = 0) -> str:
+    """Id of a session: 32 hex digits, the same wherever and whenever it is made.
+
+    ``meaning`` is the fingerprint of its kind: who declares another gap begins with revision 1
+    anew, and the sessions of before keep their ids and revisions.
+    """
     begin = f"{start_ms}/{number}" if number else f"{start_ms}"
-    named = f"{kind}\0{begin}\0{user}".encode()
+    named = meaning + f"\0{begin}\0{user}".encode()
     return hashlib.blake2b(named, digest_size=16).hexdigest()

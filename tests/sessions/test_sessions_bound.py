@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from tables.sessions import closing
 from tables.sessions.rows import session_id
+from tables.sessions.spec import SessionSpec
 from tests.sessions.sessions_driver import DAY, HOUR, MINUTE, TEN, Rig, event, users
 
 SPEC = users(gap_ms=MINUTE, conversion=None)
@@ -19,11 +21,11 @@ _batches = st.lists(st.lists(st.integers(0, 24), min_size=1, max_size=4), min_si
 """Batches of events: half minutes after 10:00, in any order."""
 
 
-def fed(batches: list[list[int]], sessions_max: int) -> Rig:
+def fed(batches: list[list[int]], sessions_max: int, spec: SessionSpec = SPEC) -> Rig:
     """Everything fed, and closed by time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(closing, "SESSIONS_MAX", sessions_max)
-        rig = Rig((SPEC,))
+        rig = Rig((spec,))
         for number, batch in enumerate(batches):
             values = [event(TEN + each * 2 * MINUTE) for each in batch]
             rig.feed(values, lane="" if number % 3 else "f-1")
@@ -58,7 +60,16 @@ def test_a_second_session_of_one_start_has_an_id_of_its_own() -> None:
     first = [each for each in rig.closed() if each["start"] == TEN]
     assert [each["revision"] for each in first] == [1, 1, 1]
     assert len({each["id"] for each in first}) == 3
-    assert first[0]["id"] == session_id("users", "u", TEN)
+    assert first[0]["id"] == session_id(SPEC.fingerprint, "u", TEN)
+
+
+def test_a_kind_declared_with_another_gap_says_other_ids() -> None:
+    said = [
+        {each["id"] for each in fed([[0], [5], [10]], 9, spec).closed()}
+        for spec in (SPEC, replace(SPEC, gap_ms=2 * SPEC.gap_ms))
+    ]
+    assert all(said)
+    assert not said[0] & said[1]
 
 
 def test_a_start_that_was_said_within_a_session_that_left_is_not_said_again() -> None:
