@@ -19,7 +19,10 @@ def defect(
     and :class:`StoreError` when it was not the file that failed.
     """
     try:
-        with store.opened(file) as source, pq.ParquetFile(source) as parquet:
+        with (
+            store.opened(file) as source,
+            pq.ParquetFile(source, page_checksum_verification=deep) as parquet,
+        ):
             found = parquet.schema_arrow
             for column in dataset.schema:
                 at = found.get_field_index(column.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import socket
@@ -199,6 +200,20 @@ def test_a_spoilt_object_is_left_out_and_set_aside(
     assert store.aside() == [bad]
     archive(bucket, WINDOWS, records(4, 4), first=4)
     assert starts(history) == list(range(8))
+
+
+def test_one_wrong_byte_of_an_object_is_noticed_and_the_rest_told(
+    bucket: Bucket, object_store: ObjectStore
+) -> None:
+    archive(bucket, WINDOWS, records(4))
+    bad = archive(bucket, WINDOWS, records(4, 4), first=4)
+    content = bytearray(bytes_of(bucket, object_store)[f"cold/history/default/windows/{bad.path}"])
+    starts_at = WINDOWS.schema.names.index("start")
+    column = pq.ParquetFile(io.BytesIO(content)).metadata.row_group(0).column(starts_at)
+    content[column.data_page_offset - 1] ^= 1  # the last byte of the values' dictionary
+    put_raw(bucket, bad, bytes(content))
+    assert starts(History(bucket, "")) == [0, 1, 2, 3]
+    assert compact(windows_of(bucket), WINDOWS, {SOURCE}, NEXT_DAY).aside == {SOURCE}
 
 
 def test_an_object_of_another_dataset_is_not_merged(bucket: Bucket, tmp_path: Path) -> None:
