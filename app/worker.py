@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import faust
 
 from app.broker.errors import BrokerError
+from app.logs import Repeats
 from app.slots import StartUpError
 
 if TYPE_CHECKING:
@@ -48,3 +49,9 @@ class PreparedWorker(faust.Worker):
         # long each time that the thread which writes an epoch, or the one that fetches, runs.
         sys.setswitchinterval(0.0005)
         super().__init__(app, *args, **kwargs)
+
+    def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
+        """Handlers are set up: none repeats itself."""
+        super().on_setup_root_logger(logger, level)
+        for handler in logger.handlers:
+            handler.addFilter(Repeats())
