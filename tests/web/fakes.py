@@ -131,6 +131,22 @@ class MemoryTable:
         return ((key, encode_stats(state)) for key, state in rows)
 
 
+class CommittedMeanwhile(MemoryTable):
+    """Rows that a commit changes as soon as they were read."""
+
+    def __init__(self, commit: Callable[[], None]) -> None:
+        super().__init__()
+        self._commit = commit
+
+    def range(
+        self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
+    ) -> Iterator[tuple[bytes, Any]]:
+        found = list(super().range(lo, hi, limit=limit, reverse=reverse))
+        if found:
+            self._commit()
+        return iter(found)
+
+
 @dataclass
 class Cluster:
     """Rows of every partition, and which worker owns it (None: nobody at the moment)."""

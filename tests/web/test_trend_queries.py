@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 import aiohttp
 import pytest
@@ -19,7 +18,7 @@ from tests.web.fakes import (
     TRENDS,
     Clock,
     Cluster,
-    MemoryTable,
+    CommittedMeanwhile,
     cluster_of,
     partition_for,
     running_worker,
@@ -247,22 +246,6 @@ async def test_a_history_that_cannot_be_given_is_a_400_with_its_field(
     async with running_worker(cluster) as worker:
         problem = await worker.json(f"/trends/shop/history?{query}", 400)
     assert problem["errors"][0]["field"] == field
-
-
-class CommittedMeanwhile(MemoryTable):
-    """Rows that a commit changes as soon as they were read."""
-
-    def __init__(self, commit: Callable[[], None]) -> None:
-        super().__init__()
-        self._commit = commit
-
-    def range(
-        self, lo: bytes, hi: bytes | None, *, limit: int, reverse: bool = False
-    ) -> Iterator[tuple[bytes, Any]]:
-        found = list(super().range(lo, hi, limit=limit, reverse=reverse))
-        if found:
-            self._commit()
-        return iter(found)
 
 
 async def test_what_is_committed_while_panes_are_read_does_not_make_them_complete() -> None:

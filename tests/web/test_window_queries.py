@@ -23,6 +23,7 @@ from tests.web.fakes import (
     SPEC,
     Clock,
     Cluster,
+    CommittedMeanwhile,
     MemoryTable,
     Worker,
     cluster_of,
@@ -378,3 +379,24 @@ def test_reading_in_slices_reads_the_same_rows(starts: set[int], limit: int, low
     rows = newest_rows(table, "/k", wanted, limit)
     assert [start for start, _ in rows] == sorted(s for s in starts if low <= s < high)[-limit:]
     assert asyncio.run(newest_rows_sliced(lambda: table, "/k", wanted, limit)) == rows
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f"{WINDOWS}/%2Fa", WINDOWS, f"/metrics/latency/digest?endpoint=%2Fa&from={NOW - MINUTE}"],
+)
+async def test_what_is_committed_while_rows_are_read_makes_no_window_look_closed(path: str) -> None:
+    cluster = cluster_of("w1")
+    partition = partition_for(b"/a", PARTITIONS)
+    cluster.tables[partition, SPEC.name] = CommittedMeanwhile(
+        lambda: cluster.mark(NOW + 60 * MINUTE)
+    )
+    start_ms = NOW - NOW % MINUTE
+    cluster.put("/a", start_ms, stats_of([1.0]))
+    cluster.mark(start_ms + 1)
+    async with running_worker(cluster) as worker:
+        answer = await worker.json(path)
+        assert answer["watermark_ms"] == start_ms + 1
+        for each in answer.get("windows", [row["window"] for row in answer.get("keys", ())]):
+            assert each["state"] == "open"
+        assert (await worker.json(path))["watermark_ms"] == NOW + 60 * MINUTE

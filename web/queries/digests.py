@@ -25,7 +25,7 @@ from tables.windows.spec import WindowSpec
 from web.peers import PeerAnswer, Peers
 from web.problem import Kind, ProblemError, json_response
 from web.queries.asking import Question, ask, unavailable
-from web.queries.panes import lane_marks
+from web.queries.panes import lane_marks, marks_before
 from web.queries.params import WINDOWS_MAX, Consistency, parse_consistency, within
 from web.queries.requests import RANGE_MS
 from web.queries.rows import has_key, newest_rows_sliced
@@ -118,11 +118,12 @@ class LatencyDigests:
     ) -> LatencyDigest:
         with unavailable():
             held = Held(self._queries, PARTIALS_TOPIC, partition, consistency)
+            before = marks_before(held.table(LANES_TABLE))
             rows = held.opener(self._spec.name)
             panes = await newest_rows_sliced(rows, endpoint, wanted, WINDOWS_MAX)
             if not panes and not has_key(rows(), endpoint):
                 raise _unknown(endpoint)
-            marks = lane_marks(held.table(LANES_TABLE), (stats for _, stats in panes))
+            marks = lane_marks(before, held.table(LANES_TABLE), (stats for _, stats in panes))
         digest = await asyncio.to_thread(digest_of, panes)
         return LatencyDigest(
             endpoint=endpoint,

@@ -72,13 +72,26 @@ def what_was_written(
     return found
 
 
+Marks = Mapping[str, LaneMark]
+"""Marks of lanes by lane key."""
+
+
+def marks_before(table: CommittedTable) -> Marks:
+    """Marks of all lanes, at most :data:`MARKS_MAX`; to be read before the rows.
+
+    A long read goes on after other commits: with the marks of its end, a count of its beginning
+    would look like that of a closed window.
+    """
+    return {raw.decode(): mark for raw, mark in table.range(b"", None, limit=MARKS_MAX)}
+
+
 def lane_marks(
-    table: CommittedTable, rows: Iterable[WindowStats | StoredStats]
-) -> Mapping[str, LaneMark]:
-    """Marks of the lanes that fed the rows; at most :data:`MARKS_MAX` where they name none."""
+    before: Marks, table: CommittedTable, rows: Iterable[WindowStats | StoredStats]
+) -> Marks:
+    """Marks of the lanes that fed the rows; those that were not known ``before`` as of now."""
     fed = {stats.lanes for stats in rows}
     if EVERY in fed:
-        return {raw.decode(): mark for raw, mark in table.range(b"", None, limit=MARKS_MAX)}
+        return before
     names = {name for lanes in fed for name in lanes}
-    marks = ((name, table.get(name.encode())) for name in names)
+    marks = ((name, before.get(name) or table.get(name.encode())) for name in names)
     return {name: mark for name, mark in marks if mark is not None}

@@ -18,7 +18,7 @@ from tables.windows.keys import key_prefix
 from tables.windows.spec import WindowSpec
 from web.peers import Peers
 from web.problem import Kind, ProblemError, json_response
-from web.queries.panes import lane_marks
+from web.queries.panes import Marks, lane_marks, marks_before
 from web.queries.params import encode_cursor, parse_cursor, parse_limit
 from web.queries.rows import KeyRow, in_slices, latest_rows
 from web.queries.scatter import PARTIALS_TOPIC, gather, is_forwarded, local_partitions
@@ -102,9 +102,12 @@ class WindowPages:
     ) -> list[ListedKey]:
         """Up to ``limit`` keys of this worker's partitions; one that moves is missing."""
         held: dict[int, Held] = {}
+        marks: dict[int, Marks] = {}
         for partition in local_partitions(self._queries):
             with leaving(spread):
-                held[partition] = Held(self._queries, PARTIALS_TOPIC, partition)
+                of_partition = Held(self._queries, PARTIALS_TOPIC, partition)
+                marks[partition] = marks_before(of_partition.table(LANES_TABLE))
+                held[partition] = of_partition
         sources = [_rows(each, partition, spec, after, spread) for partition, each in held.items()]
         rows: dict[int, list[KeyRow]] = {partition: [] for partition in held}
         found = 0
@@ -114,18 +117,20 @@ class WindowPages:
             if found >= limit:
                 break
         listed: list[ListedKey] = []
-        for partition, of_partition in rows.items():
+        for partition, found_rows in rows.items():
             with leaving(spread):
-                told, watermark_ms = await self._told(spec, held[partition], of_partition)
+                told, watermark_ms = await self._told(
+                    spec, held[partition], marks[partition], found_rows
+                )
                 spread.hold(held[partition].figures(watermark_ms))
                 listed += told
         return listed
 
     async def _told(
-        self, spec: WindowSpec, held: Held, rows: Sequence[KeyRow]
+        self, spec: WindowSpec, held: Held, before: Marks, rows: Sequence[KeyRow]
     ) -> tuple[list[ListedKey], int | None]:
         """The rows' windows, and how far the lanes that fed them have come at least."""
-        marks = lane_marks(held.table(LANES_TABLE), (row.stats for row in rows))
+        marks = lane_marks(before, held.table(LANES_TABLE), (row.stats for row in rows))
         listed: list[ListedKey] = []
         async for row in in_slices(iter(rows)):
             written: dict[int, Written] = {}

@@ -19,7 +19,7 @@ from web.peers import PeerAnswer, Peers
 from web.problem import Kind, ProblemError, json_response
 from web.queries.archive import SPAN_MAX, Archive, KeyWindows, in_parts, reaches_back
 from web.queries.asking import Question, ask, unavailable
-from web.queries.panes import lane_marks, newest_windows, what_was_written
+from web.queries.panes import lane_marks, marks_before, newest_windows, what_was_written
 from web.queries.params import (
     Consistency,
     parse_consistency,
@@ -122,11 +122,12 @@ class WindowQueries:
         spec, key = asked.spec, asked.key
         with unavailable():
             held = Held(self._queries, PARTIALS_TOPIC, partition, asked.consistency)
+            before = marks_before(held.table(LANES_TABLE))
             open_table = held.opener(spec.name)
             found = await newest_windows(open_table, spec, key, asked.wanted)
             if not found and not asked.back and not has_key(open_table(), key):
                 return None
-            marks = lane_marks(held.table(LANES_TABLE), (stats for _, stats in found))
+            marks = lane_marks(before, held.table(LANES_TABLE), (stats for _, stats in found))
             windows: list[WindowAnswer] = []
             async for part in parts(found):
                 written = what_was_written(held.table(FINALS_TABLE), spec, key, part)
