@@ -36,7 +36,8 @@ stop: ## Stop the workers that make run started, and the embedded Kafka
 
 test: lint ## Everything but the browser: lint, unit tests, broker tests, fault drills
 	$(PY) -m pytest $(PER_CORE) -m "$(FAST)"
-	$(PY) -m pytest -m "(broker or slow) and not faults and not browser"
+	$(PY) -m pytest $(PER_CORE) -m "slow and not broker and not faults and not browser"
+	$(PY) -m pytest -m "broker and not faults and not browser"
 	$(PY) -m pytest -m "faults and not browser"
 
 test-fast: setup ## Unit tests only, without a broker
