@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import confluent_kafka as ck
 from confluent_kafka.admin._listoffsets import ListOffsetsResultInfo
 
+from app.engine.clients import OUTAGES
+
 _ANSWER_S = 2.0
 _STABLE_S = 0.2
 _NAMED_MAX = 12
@@ -49,7 +51,7 @@ class GroupOffsets:
             # a second, which the partitions would stand still for once it has ended.
             "retry.backoff.ms": 20,
             "retry.backoff.max.ms": 50,
-            "metadata.recovery.strategy": "none",
+            **OUTAGES,
         }
         self._consumer = ck.Consumer(self._config)
 

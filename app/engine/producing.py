@@ -14,6 +14,7 @@ import confluent_kafka as ck
 from app.engine.batch import Headers
 from app.engine.changelog import POSITION_KEY, row_record_key
 from app.engine.chunks import CHUNK_BYTES_MAX, CHUNK_MARKS_MAX, Chunk, encode_chunk
+from app.engine.clients import OUTAGES
 from app.engine.epoch import Epoch, Partials, TaskCommit, TaskId
 from app.engine.partitioner import partition_for
 from app.engine.spec import EngineConfig
@@ -43,9 +44,7 @@ def producer_config(config: EngineConfig) -> dict[str, str | int | float | bool]
         "queue.buffering.max.messages": 1_000_000,
         "queue.buffering.max.kbytes": 262_144,
         "message.max.bytes": 8 << 20,
-        # Once every broker is down, librdkafka would forget all it knows of the cluster; a
-        # send_offsets_to_transaction under way then waits for ever, whatever its timeout.
-        "metadata.recovery.strategy": "none",
+        **OUTAGES,
         "statistics.interval.ms": 0,
     }
 

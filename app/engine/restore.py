@@ -21,6 +21,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from app.engine.changelog import POSITION_KEY, parse_position, parse_record_key
+from app.engine.clients import OUTAGES
 from app.engine.counts import Counts, decode_metadata
 from app.engine.epoch import TaskId
 from app.engine.lanes import Lanes
@@ -71,9 +72,7 @@ class Restorer:
         common: dict[str, str | int | float | bool] = {
             "bootstrap.servers": config.bootstrap,
             "client.id": f"{config.worker}-restore",
-            # Once every broker is down, librdkafka would forget all it knows of the cluster,
-            # and a question under way then waits for ever, whatever its timeout.
-            "metadata.recovery.strategy": "none",
+            **OUTAGES,
         }
         self._common = common
         self._admin = AdminClient(common)

@@ -11,6 +11,7 @@ import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import ListOffsetsResultInfo, OffsetSpec
 
+from app.engine.clients import OUTAGES
 from app.engine.clock import Clock
 from app.engine.epoch import TaskId
 from app.engine.offsets import NoOffsetError, told_offset
@@ -84,7 +85,7 @@ class Tail:
         common: dict[str, str | int | float | bool] = {
             "bootstrap.servers": config.bootstrap,
             "client.id": f"{config.worker}-standby",
-            "metadata.recovery.strategy": "none",
+            **OUTAGES,
         }
         self._client_config = common
         self._consumer_config = {

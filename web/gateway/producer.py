@@ -133,6 +133,8 @@ class IngestProducer:
             "acks": "all",
             "compression.type": "lz4",
             "linger.ms": 5,
+            # Posts are answered 503 until then: by default up to ten seconds after an outage.
+            "reconnect.backoff.max.ms": 1_000,
             "partitioner": "murmur2_random",
             "message.timeout.ms": delivery_timeout_ms,
             # Ours is the bound that senders meet; librdkafka's is never the first.
