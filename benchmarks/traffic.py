@@ -91,10 +91,17 @@ def traffic(bootstrap: str, topic: str, rate: int) -> Iterator[None]:
 def main() -> None:
     """Send until SIGTERM."""
     bootstrap, topic, rate = sys.argv[1:]
+    # Waited for, not handled: a handler might set the event while this very thread holds its lock.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     sender = producer(bootstrap)
-    Traffic(sender, topic, stop, int(rate)).run()
+    sending = threading.Thread(target=Traffic(sender, topic, stop, int(rate)).run)
+    sending.start()
+    signal.sigwait({signal.SIGTERM})
+    if not sending.is_alive():
+        sys.exit("the traffic ended before it was told to")
+    stop.set()
+    sending.join()
     if sender.flush(FLUSH_S):
         sys.exit("not all events reached the broker")
 
