@@ -156,15 +156,10 @@ class Settings(BaseSettings):
         except ValueError as exc:
             raise ValueError(f"AWS_ENDPOINT_URL: {exc}") from exc
 
-    @field_validator("history")
+    @field_validator("config", "home", "history")
     @classmethod
-    def _absolute_folder(cls, value: Path | Bucket | None) -> Path | Bucket | None:
+    def _absolute(cls, value: Path | Bucket | None) -> Path | Bucket | None:
         return value.expanduser().absolute() if isinstance(value, Path) else value
-
-    @field_validator("config", "home")
-    @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
 
     @property
     def history_place(self) -> Place:

@@ -1,10 +1,8 @@
 """The commit loop: takes an epoch, writes it in a thread, settles it or says it failed.
 
 At most one epoch is in flight. The next is taken as soon as that one is done and there is
-work, but not so often that commits would eat the worker or the broker, whom a commit costs some
-ten milliseconds each, however little is in it: an epoch is open for forty milliseconds, and
-for five times what its thread spends on it. No epoch with work stays open longer than the commit
-interval, unless work is late (:mod:`app.engine.pacing`).
+work, but not so often that commits would eat the worker or the broker, and no epoch with work
+stays open longer than the commit interval, unless work is late (:mod:`app.engine.pacing`).
 """
 
 from __future__ import annotations
@@ -21,14 +19,12 @@ from typing import Protocol, TypeVar
 from app.engine.clock import Clock
 from app.engine.epoch import Epoch, TaskId
 from app.engine.metrics import EngineMetrics
-from app.engine.pacing import epoch_s
+from app.engine.pacing import epoch_s, normal_s
 from app.engine.store import Positions, Store, StoreError
 from app.engine.transaction import CommitFailedError, Probe, Writer, Written
 
 logger = logging.getLogger(__name__)
 
-_CPU_SHARE = 5
-_SPAN_MIN_S = 0.04
 T = TypeVar("T")
 
 
@@ -111,8 +107,8 @@ class Commits:
         """Commit for ever."""
         while True:
             await self.work.wait()
-            normal_s = min(self._interval_s, max(_SPAN_MIN_S, self._cost_s * _CPU_SHARE))
-            span_s = epoch_s(normal_s, self._interval_s, self._owner.behind_s)
+            usual_s = normal_s(self._cost_s, self._interval_s)
+            span_s = epoch_s(usual_s, self._interval_s, self._owner.behind_s)
             wait_s = self._taken_at + span_s - self._clock.monotonic()
             if wait_s > 0:
                 with contextlib.suppress(TimeoutError):

@@ -21,6 +21,9 @@ KEEPS_UP_S = 0.5
 """Work waiting for less is what comes and goes between two epochs."""
 LATE_SHARE = 4
 """An epoch delays what waits by at most one part in so many of what it is late already."""
+SPAN_MIN_S = 0.04
+"""A commit costs the worker and the broker some ten milliseconds each, however little is in it."""
+CPU_SHARE = 5
 LATE_SPANS = 10
 """Commit intervals the longest epoch may take."""
 
@@ -90,6 +93,14 @@ def behind_s(elapsed_s: float, taken: Mapping[str, int], waiting: Mapping[str, i
     """
     times = (elapsed_s * waiting.get(topic, 0) / records for topic, records in taken.items())
     return max(times, default=0.0)
+
+
+def normal_s(cost_s: float, interval_s: float) -> float:
+    """How long an epoch of work that is not late stays open.
+
+    The commit before took its thread ``cost_s`` of CPU: that is kept near a fifth of a core.
+    """
+    return min(interval_s, max(SPAN_MIN_S, cost_s * CPU_SHARE))
 
 
 def epoch_s(normal_s: float, interval_s: float, late_s: float) -> float:

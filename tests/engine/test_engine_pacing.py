@@ -16,9 +16,11 @@ from app.engine.batch import RecordBatch
 from app.engine.effects import Effects, View
 from app.engine.pacing import (
     ASKED_SPAN_S,
+    CPU_SHARE,
     KEEPS_UP_S,
     LATE_SHARE,
     LATE_SPANS,
+    SPAN_MIN_S,
     TURN_ASKED_S,
     TURN_BYTES_MIN,
     TURN_LATE_S,
@@ -27,6 +29,7 @@ from app.engine.pacing import (
     TurnSize,
     behind_s,
     epoch_s,
+    normal_s,
     turn_s,
 )
 from app.engine.queries import Cluster, EngineQueries
@@ -44,6 +47,14 @@ def test_what_waits_takes_as_long_as_the_slowest_topic_says() -> None:
 def test_a_topic_of_which_nothing_was_taken_says_nothing() -> None:
     assert behind_s(0.5, {"events": 100}, {"events": 0, "halted": 1_000_000}) == 0.0
     assert behind_s(0.5, {}, {"events": 7}) == 0.0
+
+
+@given(times, st.floats(0.005, 10.0))
+def test_an_epoch_that_costs_little_still_waits_for_company(cost: float, interval: float) -> None:
+    span = normal_s(cost, interval)
+    assert min(interval, SPAN_MIN_S) <= span <= interval
+    assert span in (interval, SPAN_MIN_S, cost * CPU_SHARE)
+    assert normal_s(0.0, interval) == min(interval, SPAN_MIN_S)
 
 
 @given(times)

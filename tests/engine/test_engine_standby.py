@@ -242,13 +242,18 @@ async def test_a_standby_whose_files_are_corrupt_is_set_aside_and_rebuilt(world:
     assert list(folder.with_name(folder.name + ".aside").glob("*.sst"))
 
 
+@pytest.fixture
+def held(world: World) -> Store:
+    """The store of the first partition, open elsewhere."""
+    store = Stores(engine_config(world.data_dir)).take(ZERO, counting_agent())
+    assert store is not None
+    return store
+
+
 async def test_a_store_that_another_has_open_keeps_no_other_standby_waiting(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, held: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(standby_tail, "OPEN_AGAIN_S", 0.2)
-    elsewhere = Stores(engine_config(world.data_dir))
-    held = elsewhere.take(ZERO, counting_agent())
-    assert held is not None
     world.commit(world.producer(), [(b"a", 1)], 1)
     async with running(world):
         await world.standbys.keep([ZERO, ONE])
@@ -265,12 +270,9 @@ async def test_a_store_that_another_has_open_keeps_no_other_standby_waiting(
 
 
 async def test_where_no_store_can_be_opened_standbys_begin_again(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    world: World, held: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(standby, "RETRY_S", 0.05)
-    elsewhere = Stores(engine_config(world.data_dir))
-    held = elsewhere.take(ZERO, counting_agent())
-    assert held is not None
     world.commit(world.producer(), [(b"a", 1)], 1)
     async with running(world):
         await world.standbys.keep([ZERO])

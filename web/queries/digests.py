@@ -25,13 +25,13 @@ from tables.windows.spec import WindowSpec
 from web.peers import PeerAnswer, Peers
 from web.problem import Kind, ProblemError, json_response
 from web.queries.asking import Question, ask, unavailable
-from web.queries.panes import lane_marks, marks_before
+from web.queries.panes import lane_marks
 from web.queries.params import WINDOWS_MAX, Consistency, parse_consistency, within
 from web.queries.requests import RANGE_MS
 from web.queries.rows import has_key, newest_rows_sliced
 from web.queries.scatter import PARTIALS_TOPIC, is_forwarded, passed_on
 from web.queries.times import TimeRange, parse_time_range, refusal
-from web.queries.whence import Held, Whence
+from web.queries.whence import Held, Whence, marks_before
 
 PATH: Final = "/metrics/latency/digest"
 

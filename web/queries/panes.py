@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from app.engine.chunks import LaneMark
 from app.engine.query import CommittedTable
-from tables.lanes import EVERY, MARKS_MAX
+from tables.lanes import EVERY
 from tables.windows.compose import Pane, rolled
 from tables.windows.finals import Written, finals_of_key
 from tables.windows.keys import START_MAX, pane_start_ms, period_of
@@ -22,6 +21,7 @@ from web.queries.rows import (
     newest_stored_sliced,
 )
 from web.queries.times import TimeRange
+from web.queries.whence import Marks
 
 
 async def newest_panes(
@@ -70,19 +70,6 @@ def what_was_written(
         rows = table.range(lo, hi, limit=WINDOWS_MAX + spec.panes)
         found |= {pane_start_ms(raw): written for raw, written in rows}
     return found
-
-
-Marks = Mapping[str, LaneMark]
-"""Marks of lanes by lane key."""
-
-
-def marks_before(table: CommittedTable) -> Marks:
-    """Marks of all lanes, at most :data:`MARKS_MAX`; to be read before the rows.
-
-    A long read goes on after other commits: with the marks of its end, a count of its beginning
-    would look like that of a closed window.
-    """
-    return {raw.decode(): mark for raw, mark in table.range(b"", None, limit=MARKS_MAX)}
 
 
 def lane_marks(

@@ -7,12 +7,13 @@ none of them is awake, or what is told goes by versions and not by event time).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal, TypedDict
 
 import msgspec
 
+from app.engine.chunks import LaneMark
 from app.engine.query import CommittedTable, NotOwnedError, NotReadyError, Queries
 from tables.lanes import FOREVER, MARKS_MAX, LaneTimes
 from web.queries.params import Consistency
@@ -211,10 +212,22 @@ def whole(spread: Spreading) -> Iterator[None]:
         spread.miss_here()
 
 
+Marks = Mapping[str, LaneMark]
+"""Marks of lanes by lane key."""
+
+
+def marks_before(table: CommittedTable) -> Marks:
+    """Marks of all lanes, at most :data:`MARKS_MAX`; to be read before the rows.
+
+    A long read goes on after other commits: with the marks of its end, a count of its beginning
+    would look like that of a closed window.
+    """
+    return {key.decode(): mark for key, mark in table.range(b"", None, limit=MARKS_MAX)}
+
+
 def times_of(table: CommittedTable, sources: int) -> LaneTimes:
     """Times of the lanes that feed a partition, from its marks and the number of sources."""
-    marks = {key.decode(): mark for key, mark in table.range(b"", None, limit=MARKS_MAX)}
-    return LaneTimes.of(marks, sources)
+    return LaneTimes.of(marks_before(table), sources)
 
 
 def watermark_by_times(times: LaneTimes, fed: Iterable[tuple[str, ...]]) -> int | None:

@@ -18,11 +18,11 @@ from tables.windows.keys import key_prefix
 from tables.windows.spec import WindowSpec
 from web.peers import Peers
 from web.problem import Kind, ProblemError, json_response
-from web.queries.panes import Marks, lane_marks, marks_before
+from web.queries.panes import lane_marks
 from web.queries.params import encode_cursor, parse_cursor, parse_limit
 from web.queries.rows import KeyRow, in_slices, latest_rows
 from web.queries.scatter import PARTIALS_TOPIC, gather, is_forwarded, local_partitions
-from web.queries.whence import Held, Spread, Spreading, leaving
+from web.queries.whence import Held, Marks, Spread, Spreading, leaving, marks_before
 
 PATH: Final = "/api/v1/windows"
 

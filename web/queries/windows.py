@@ -19,7 +19,7 @@ from web.peers import PeerAnswer, Peers
 from web.problem import Kind, ProblemError, json_response
 from web.queries.archive import SPAN_MAX, Archive, KeyWindows, in_parts, reaches_back
 from web.queries.asking import Question, ask, unavailable
-from web.queries.panes import lane_marks, marks_before, newest_windows, what_was_written
+from web.queries.panes import lane_marks, newest_windows, what_was_written
 from web.queries.params import (
     Consistency,
     parse_consistency,
@@ -30,7 +30,7 @@ from web.queries.params import (
 from web.queries.rows import OpenTable, has_key, parts
 from web.queries.scatter import PARTIALS_TOPIC, is_forwarded, passed_on
 from web.queries.times import TimeRange, parse_time_range
-from web.queries.whence import Held
+from web.queries.whence import Held, marks_before
 from web.queries.window_pages import PATH, named_spec
 
 
