@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import logging
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -104,17 +106,19 @@ class Cutting:
     """A way to the server that breaks off after so many bytes of each connection."""
 
     def __init__(self, port: int, bytes_max: int) -> None:
-        self._port, self._left = port, bytes_max
+        self._port, self._bytes_max = port, bytes_max
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, daemon=True)]
+        self._threads[0].start()
 
     def close(self) -> None:
         # Closing does not wake who waits in accept.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(30)
+        for each in self._threads:
+            each.join(30)
+            assert not each.is_alive()
 
     def _run(self) -> None:
         while True:
@@ -122,23 +126,30 @@ class Cutting:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            with client, socket.create_connection(("127.0.0.1", self._port)) as server:
-                self._pass_on(client, server)
+            passing = threading.Thread(target=self._pass_on, args=(client,), daemon=True)
+            self._threads.append(passing)
+            passing.start()
 
-    def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
-        left = self._left
-        client.settimeout(0.2)
-        while left > 0:
-            try:
-                sent = client.recv(min(left, 65_536))
-            except TimeoutError:
-                answer = server.recv(65_536)
-                client.sendall(answer)
-                continue
-            if not sent:
-                return
-            server.sendall(sent)
-            left -= len(sent)
+    def _pass_on(self, client: socket.socket) -> None:
+        left = self._bytes_max
+        # A side that ends in the middle is what this is for.
+        with (
+            client,
+            socket.create_connection(("127.0.0.1", self._port)) as server,
+            contextlib.suppress(OSError),
+        ):
+            while left > 0:
+                # Whoever has something to say: either side may wait for the other.
+                ready, _, _ = select.select([client, server], [], [])
+                for side in ready:
+                    said = side.recv(min(left, 65_536))
+                    if not said:
+                        return
+                    if side is client:
+                        server.sendall(said)
+                        left -= len(said)
+                    else:
+                        client.sendall(said)
 
 
 @pytest.mark.parametrize("size", [3 << 20, 24 << 20], ids=["one-request", "in-parts"])
@@ -153,6 +164,7 @@ def test_a_connection_that_breaks_while_an_object_is_sent_leaves_none(
             broken.put(file, lambda sink: sink.write(os.urandom(size)))
     finally:
         cutting.close()
+    object_store.wait()
     store = windows_of(bucket)
     assert store.files() == []
     store.put(file, lambda sink: sink.write(bytes(size)))

@@ -99,7 +99,7 @@ class ObjectStore:
         with (self.home / "s3proxy.out").open("ab") as sink:
             self._process = subprocess.Popen(
                 [
-                    *(find_java().path, "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+                    *(find_java().path, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
                     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
                     f"-Dorg.slf4j.simpleLogger.logFile={self.home / 's3proxy.log'}",
                     *("-cp", os.pathsep.join(map(str, jars()))),
@@ -108,6 +108,10 @@ class ObjectStore:
                 stdout=sink,
                 stderr=sink,
             )
+        self.wait()
+
+    def wait(self) -> None:
+        """Until it answers: one that has ended tells its log."""
         wait_for("object store answers", self._answers)
 
     def stop(self) -> None:
@@ -119,7 +123,8 @@ class ObjectStore:
 
     def _answers(self) -> bool | None:
         assert self._process is not None
-        assert self._process.poll() is None, (self.home / "s3proxy.log").read_text()
+        told = [self.home / name for name in ("s3proxy.log", "s3proxy.out")]
+        assert self._process.poll() is None, "\n".join(each.read_text() for each in told)
         try:
             urllib.request.urlopen(self.endpoint, timeout=5).close()
         except urllib.error.HTTPError:
