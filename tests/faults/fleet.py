@@ -179,22 +179,21 @@ class Fleet:
         return sorted(map(sorted, owned)) == sorted(map(sorted, shares)) or None
 
     def committed(self) -> dict[tuple[str, int], int]:
-        """Committed offset of each partition that has one."""
+        """Committed offset of each partition under load; -1 where there is none yet."""
         wanted = [
             ck.TopicPartition(self.cluster.topic(topic), partition)
             for topic in TOPICS
             for partition in range(self.cluster.partitions)
         ]
         return {
-            (tp.topic, tp.partition): tp.offset
+            (tp.topic, tp.partition): max(tp.offset, -1)
             for tp in self._group_offsets.committed(wanted, 60)
-            if tp.offset >= 0
         }
 
     def beyond(self, before: dict[tuple[str, int], int]) -> bool | None:
         """True once every partition has been committed past where it stood, or None."""
         now = self.committed()
-        return all(now.get(tp, -1) > offset for tp, offset in before.items()) or None
+        return all(now[tp] > offset for tp, offset in before.items()) or None
 
     def stop(self) -> list[int]:
         """SIGTERM everyone at once; exit codes."""

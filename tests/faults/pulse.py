@@ -54,6 +54,8 @@ class Pulse:
     def _look(self) -> None:
         positions, now = self._workers.committed(), time.monotonic()
         for tp, position in positions.items():
+            if position < 0:
+                continue
             began = self._moved.setdefault(tp, now)
             self._idle_s[tp] = max(self._idle_s.get(tp, 0.0), now - began)
             if self._seen.get(tp) != position:
