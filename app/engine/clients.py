@@ -1,4 +1,4 @@
-"""What every librdkafka client of the engine is told of brokers that go and come back. Pure."""
+"""What librdkafka clients of engine and gateway are told of brokers that go and come back. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OUTAGES: Final[Mapping[str, str | int]] = MappingProxyType(
         # its timeout.
         "metadata.recovery.strategy": "none",
         # By default up to ten seconds pass before a client of a long outage looks again, and a
-        # start asks several, one after the other.
+        # start asks several, one after the other, and posts are answered 503.
         "reconnect.backoff.max.ms": 1_000,
     }
 )

@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, Message
 from confluent_kafka.cimpl import NewTopic
 from prometheus_client import CollectorRegistry
 
+from app.engine.clients import OUTAGES
 from app.engine.clock import SystemClock
 from app.engine.partitioner import partition_for
 from app.models.event import LogEvent, decode_event
@@ -180,6 +181,11 @@ async def test_a_topic_that_does_not_exist_is_unavailable(kafka: str, namespace:
         status, answer = await post(running, EVENT)
     assert status == 503
     assert "send the events again" in answer["detail"]
+
+
+def test_the_gateway_meets_an_outage_as_every_client_of_the_engine_does():
+    config = IngestProducer("127.0.0.1:1", str, IngestMetrics(CollectorRegistry()))._config
+    assert OUTAGES.items() <= config.items()
 
 
 async def test_a_broker_that_is_away_is_503_with_retry_after(namespace: str):

@@ -18,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from app.engine.batch import Headers
+from app.engine.clients import OUTAGES
 from app.models.event import LogEvent, encode_event
 
 log = logging.getLogger(__name__)
@@ -133,8 +134,8 @@ class IngestProducer:
             "acks": "all",
             "compression.type": "lz4",
             "linger.ms": 5,
-            # Posts are answered 503 until then: by default up to ten seconds after an outage.
-            "reconnect.backoff.max.ms": 1_000,
+            # Posts are answered 503 until it has found the broker again.
+            **OUTAGES,
             "partitioner": "murmur2_random",
             "message.timeout.ms": delivery_timeout_ms,
             # Ours is the bound that senders meet; librdkafka's is never the first.
