@@ -90,10 +90,10 @@ class EngineQueries:
 
     def table(self, topic: str, partition: int, name: str) -> CommittedRows:
         """Committed rows of one table in one partition."""
+        self._engine.asked()
         return CommittedRows(self._running(topic, partition).layers[name])
 
     def _running(self, topic: str, partition: int) -> Task:
-        self._engine.asked()
         task = self._engine.tasks.get(TaskId(topic, partition))
         if task is None:
             raise NotOwnedError(f"{topic}/{partition} is not owned by this worker")
@@ -108,6 +108,7 @@ class EngineQueries:
 
     def replica(self, topic: str, partition: int) -> Replica:
         """What is here of a partition, owned or standby; valid until the event loop turns."""
+        self._engine.asked()
         task_id = TaskId(topic, partition)
         standby = self._engine.standbys.find(task_id)
         if standby is not None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from app.engine import filling
 from app.engine.batch import RecordBatch
 from app.engine.effects import Effects, View
+from app.engine.epoch import TaskId
 from app.engine.pacing import (
     ASKED_SPAN_S,
     CPU_SHARE,
@@ -33,9 +34,12 @@ from app.engine.pacing import (
     turn_s,
 )
 from app.engine.queries import Cluster, EngineQueries
+from app.engine.standby_tail import Standby
+from app.engine.stores import Stores
 from tests.engine.rig import COUNTS, PATIENCE_S, SOURCE, Rig, batch, count_step, counting_agent
 
 INTERVAL_S = 0.1
+STANDBY = TaskId("source", 1)
 times = st.floats(0, 1e6)
 
 
@@ -125,6 +129,30 @@ async def test_turns_of_a_late_worker_are_short_while_it_is_asked(tmp_path: Path
     EngineQueries(rig.engine, cast(Cluster, None), rig.clock).table(SOURCE.topic, 0, COUNTS.name)
     await rig.feed(batch([b"x" * 4_096] * 100, 1_200))
     assert max(sizes[-3:]) <= 10
+    await rig.engine.close()
+
+
+async def test_each_query_is_noted_and_no_figure_that_the_worker_takes_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path)
+    await rig.start()
+    asked: list[str] = []
+    monkeypatch.setattr(rig.engine, "asked", lambda: asked.append("query"))
+    store = Stores(rig.engine.config).take(STANDBY, counting_agent())
+    assert store is not None
+    standby = Standby(STANDBY, "source-changelog", store, 0, current_at_s=0.0)
+    monkeypatch.setattr(rig.engine.standbys, "find", {STANDBY: standby}.get)
+    queries = EngineQueries(rig.engine, cast(Cluster, None), rig.clock)
+    queries.staleness_ms(SOURCE.topic, SOURCE.partition)
+    assert asked == []
+    queries.table(SOURCE.topic, SOURCE.partition, COUNTS.name)
+    assert asked == ["query"]
+    for task in (SOURCE, STANDBY):
+        asked.clear()
+        queries.replica(task.topic, task.partition)
+        assert asked == ["query"]
+    store.close()
     await rig.engine.close()
 
 
