@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tables.windows.window import WindowSpec
+from tables.windows.spec import WindowSpec, duration_text
 from web.queries.requests import RANGE_MS
 
 REQUESTS_WINDOW: Final = "requests_per_endpoint"
@@ -47,7 +47,8 @@ class View:
         if self.errors and spec.errors is None:
             yield f"errors is missing: accepted: which events are errors, as {ERRORS_AS}"
         if self.size_ms_max is not None and spec.size_ms > self.size_ms_max:
-            yield f"size = {spec.size_ms} ms: accepted: at most {self.size_ms_max} ms"
+            size, most = duration_text(spec.size_ms), duration_text(self.size_ms_max)
+            yield f"size = {size}: accepted: at most {most}"
 
 
 _ATTRIBUTES: Final = {"global": "global_row"}

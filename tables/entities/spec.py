@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from tables.declared import Declarations
-from tables.windows.spec import parse_duration_ms
+from tables.windows.spec import duration_text, parse_duration_ms
 
 TYPES_MAX: Final = 100
 ATTRIBUTES_MAX: Final = 1_000
@@ -57,7 +57,7 @@ EntitySpecs = Mapping[str, EntitySpec]
 
 def _long_enough(ms: int) -> int:
     if ms < RETENTION_MS_MIN:
-        raise ValueError(f"accepted: at least {RETENTION_MS_MIN} ms")
+        raise ValueError(f"accepted: at least {duration_text(RETENTION_MS_MIN)}")
     return ms
 
 

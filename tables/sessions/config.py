@@ -26,7 +26,7 @@ from tables.sessions.spec import (
     MatchField,
     SessionSpec,
 )
-from tables.windows.spec import parse_duration_ms
+from tables.windows.spec import duration_text, parse_duration_ms
 
 SPECS_MAX = 16
 STEPS_MAX = 6
@@ -104,8 +104,8 @@ class _Session(_Model):
         least = 2 * self.gap + self.lateness
         if self.retention < least:
             raise ValueError(
-                f"retention = {self.retention} ms: accepted: at least twice the gap + lateness, "
-                f"{least} ms"
+                f"retention = {duration_text(self.retention)}: accepted: at least twice the gap + "
+                f"lateness, {duration_text(least)}"
             )
         return self
 

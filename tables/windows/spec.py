@@ -30,6 +30,7 @@ __all__ = [
     "ErrorsWhen",
     "WindowSpec",
     "WindowSpecError",
+    "duration_text",
     "load_windows",
     "parse_duration_ms",
     "parse_windows",
@@ -54,6 +55,15 @@ def parse_duration_ms(value: object) -> int:
     if found is None:
         raise ValueError(_DURATION_ACCEPTED)
     return int(found[1]) * _UNITS_MS[found[2]]
+
+
+def duration_text(ms: int) -> str:
+    """A duration as the file may say it, in the largest unit; a day stays ``24h``."""
+    if ms == 0:
+        return "0s"
+    units = [unit for unit, length in _UNITS_MS.items() if ms % length == 0]
+    unit = "h" if ms == DAY_MS else units[-1]
+    return f"{ms // _UNITS_MS[unit]}{unit}"
 
 
 def _positive(ms: int) -> int:
@@ -132,19 +142,19 @@ class _Window(BaseModel):
         advance = self.advance
         if advance is None:
             return self
+        step = duration_text(advance)
         for size in self.lengths:
+            long = duration_text(size)
             if advance > size:
                 raise ValueError(
-                    f"advance = {_text(advance)}: leaves a gap of {_text(advance - size)} after "
-                    f"each window; accepted: at most the size, {_text(size)}"
+                    f"advance = {step}: leaves a gap of {duration_text(advance - size)} after "
+                    f"each window; accepted: at most the size, {long}"
                 )
             if size % advance:
-                raise ValueError(
-                    f"size = {_text(size)}: accepted: a multiple of the advance, {_text(advance)}"
-                )
+                raise ValueError(f"size = {long}: accepted: a multiple of the advance, {step}")
             if size // advance > PANES_MAX:
                 raise ValueError(
-                    f"size / advance = {_text(size)}/{_text(advance)} = {size // advance}: "
+                    f"size / advance = {long}/{step} = {size // advance}: "
                     f"accepted: at most {PANES_MAX}"
                 )
         return self
@@ -154,7 +164,8 @@ class _Window(BaseModel):
         needed = max(self.lengths) + self.grace
         if self.retention < needed:
             raise ValueError(
-                f"retention = {self.retention} ms: accepted: at least size + grace, {needed} ms"
+                f"retention = {duration_text(self.retention)}: accepted: at least size + grace, "
+                f"{duration_text(needed)}"
             )
         return self
 
@@ -189,11 +200,6 @@ def _presence(field: str, kind: str, wanted: bool) -> str:
     if wanted:
         return f"{field} is missing: a {kind} window needs it"
     return f"{field}: a {kind} window has none"
-
-
-def _text(ms: int) -> str:
-    unit = next((u for u in ("d", "h", "m", "s") if ms % _UNITS_MS[u] == 0), "ms")
-    return f"{ms // _UNITS_MS[unit]} {unit}"
 
 
 def _unknown(loc: Location) -> str:

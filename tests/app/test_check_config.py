@@ -105,7 +105,7 @@ def test_a_field_that_is_given_twice_is_a_mistake_and_not_the_last_of_them(
         ),
         (
             lambda w: w["requests_per_endpoint"].update(size="1h"),
-            "window requests_per_endpoint: size = 3600000 ms: accepted: at most 300000 ms, bec",
+            "window requests_per_endpoint: size = 1h: accepted: at most 5m, because /metr",
         ),
         (
             lambda w: w["errors_per_endpoint"].pop("codes"),

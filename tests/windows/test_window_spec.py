@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tables.windows.spec import ErrorsWhen, WindowSpecError, load_windows, parse_duration_ms
+from tables.windows.spec import (
+    ErrorsWhen,
+    WindowSpecError,
+    duration_text,
+    load_windows,
+    parse_duration_ms,
+)
 from tables.windows.where import Condition
 from tables.windows.window import PANES_MAX
 from tests.windows.driver import minute_spec
@@ -59,6 +65,23 @@ def test_durations_are_a_number_and_a_unit(text: str, ms: int):
     assert parse_duration_ms(text) == ms
 
 
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (0, "0s"),
+        (1, "1ms"),
+        (60_000, "1m"),
+        (90_000, "90s"),
+        (86_400_000, "24h"),
+        (172_800_000, "2d"),
+        (90_000_000, "25h"),
+    ],
+)
+def test_a_duration_is_told_as_the_file_would_say_it(ms: int, text: str):
+    assert duration_text(ms) == text
+    assert parse_duration_ms(text) == ms
+
+
 @pytest.mark.parametrize("wrong", [60, 1.5, None, "", "60", "s", "-1s", "1 s", "1.5m", "1w", "٣s"])
 def test_anything_else_is_not_a_duration(wrong: object):
     with pytest.raises(ValueError, match="a number and a unit"):
@@ -93,22 +116,22 @@ def test_anything_else_is_not_a_duration(wrong: object):
             "window w: errors.level = 1: unknown; accepted: status_min",
         ),
         ({"errors": {"status_min": 99}}, "window w: errors.status_min = 99: Input should be"),
-        ({"retention": "89s"}, "window w: retention = 89000 ms: accepted: at least size + grace"),
+        ({"retention": "89s"}, "window w: retention = 89s: accepted: at least size + grace, 90s"),
         ({"kind": "hopping"}, "window w: advance is missing: a hopping window needs it"),
         (
             {"kind": "hopping", "advance": "25s"},
-            "window w: size = 1 m: accepted: a multiple of the advance, 25 s",
+            "window w: size = 1m: accepted: a multiple of the advance, 25s",
         ),
         (
             {"kind": "hopping", "advance": "5m"},
-            "window w: advance = 5 m: leaves a gap of 4 m after each window; accepted: at most "
-            "the size, 1 m",
+            "window w: advance = 5m: leaves a gap of 4m after each window; accepted: at most "
+            "the size, 1m",
         ),
         (
             SLIDING | {"advance": "90s"},
-            "window w: advance = 90 s: leaves a gap of 30 s after each window; accepted: at most",
+            "window w: advance = 90s: leaves a gap of 30s after each window; accepted: at most",
         ),
-        (SLIDING | {"advance": "7s"}, "window w: size = 1 m: accepted: a multiple of the advance"),
+        (SLIDING | {"advance": "7s"}, "window w: size = 1m: accepted: a multiple of the advance"),
         (SLIDING | {"emit": "updates"}, "window w: emit = 'updates': accepted for a sliding wi"),
         (SLIDING | {"sizes": []}, "window w: sizes = []: List should have at least 1 item"),
         ({"where": []}, "window w: where = []: accepted: fields of an event and the values"),
@@ -136,7 +159,7 @@ def test_a_mistake_names_file_window_field_value_and_what_is_accepted(
 
 def test_a47_4_a_hop_of_1_s_in_1_h_is_refused_with_its_ratio(tmp_path: Path):
     hop = {"kind": "hopping", "size": "1h", "advance": "1s"}
-    with pytest.raises(WindowSpecError, match="window w: size / advance = 1 h/1 s = 3600: acc"):
+    with pytest.raises(WindowSpecError, match="window w: size / advance = 1h/1s = 3600: acc"):
         load_windows(written(tmp_path, {**GOOD, **hop}))
     [spec] = load_windows(written(tmp_path, {**GOOD, **hop, "advance": "10s"}))
     assert spec.panes == PANES_MAX
