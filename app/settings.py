@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import yaml
@@ -27,6 +28,7 @@ from pydantic_settings import (
 )
 
 from tables.history.place import Bucket, Place, read_endpoint, read_place
+from tables.yamlfile import cut, read_yaml, told
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIG_DIR = CHECKOUT / "config"
@@ -42,6 +44,18 @@ Guarantee = Literal["exactly_once", "at_least_once"]
 
 class SettingsError(Exception):
     """The configuration cannot be used; the text says which field, and what it accepts."""
+
+
+class _File(YamlConfigSettingsSource):
+    """The file of settings, read within the bounds of every file that people write."""
+
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
+        written = read_yaml(Path(str(file_path)))
+        if written is None:
+            return {}
+        if not isinstance(written, dict):
+            raise yaml.YAMLError(f"expected settings and their values, not {told(written)}")
+        return written
 
 
 class Settings(BaseSettings):
@@ -190,7 +204,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment over YAML over defaults; arguments (tests) over all."""
-        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, _File(settings_cls)
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -200,7 +214,7 @@ def load_settings(**overrides: object) -> Settings:
         settings = Settings(**overrides)  # type: ignore[arg-type]  # validated by pydantic
     except ValidationError as exc:
         lines += [
-            f"{'.'.join(map(str, e['loc']))} = {_told(e['input'])}: {e['msg']}"
+            cut(f"{'.'.join(map(str, e['loc']))} = {_told(e['input'])}: {e['msg']}")
             for e in exc.errors()
         ]
         raise _not_valid(lines) from exc
@@ -214,7 +228,9 @@ def load_settings(**overrides: object) -> Settings:
 
 def _told(value: object) -> str:
     """A wrong value as it is told, without what may be a password in a URL."""
-    return re.sub(r"//[^/]*@", "//...@", repr(value))
+    if isinstance(value, str):
+        return told(re.sub(r"//[^/]*@", "//...@", value))
+    return re.sub(r"//.*", "//...", told(value))
 
 
 def _first_set(*names: str) -> str | None:

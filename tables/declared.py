@@ -11,33 +11,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import yaml
 from pydantic import ValidationError
+
+from tables.yamlfile import TOLD_MAX, cut, read_yaml, told
 
 Spec = TypeVar("Spec")
 Location = tuple[int | str, ...]
 """Where in an entry a mistake lies: names of fields, places in lists."""
 
 
+MISTAKES_MAX: Final = 100
+"""Mistakes of a file that are told."""
+
+
 def quoted(field: str, given: object, said: str) -> str:
-    """A mistake, with all that is given for the field."""
-    return f"{field} = {given!r}: {said}"
-
-
-class _Once(yaml.SafeLoader):
-    """YAML whose mappings have each key once, as its specification says: PyYAML keeps the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        given = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in given:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key.value!r} is given twice", key.start_mark
-                )
-            given.add(key.value if isinstance(key, yaml.ScalarNode) else key)
-        return super().construct_mapping(node, deep=deep)
+    """A mistake, with what is given for the field."""
+    return f"{field} = {told(given)}: {said}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +61,7 @@ class Declarations(Generic[Spec]):
                 f'{source}: expected "{self.field}:" with a list of {self.plural} below it'
             )
         mistakes = [
-            f"{source}: {field} = {value!r}: unknown; accepted: {self.field}"
+            f"{source}: {field} = {told(value)}: unknown; accepted: {self.field}"
             for field, value in document.items()
             if field != self.field
         ]
@@ -80,12 +72,12 @@ class Declarations(Generic[Spec]):
         specs = []
         for number, entry in enumerate(entries[: self.count_max], start=1):
             name: Any = entry.get(self.name) if isinstance(entry, Mapping) else None
-            told = name if isinstance(name, str) else f"number {number}"
+            called = cut(name, TOLD_MAX) if isinstance(name, str) else f"number {number}"
             try:
                 specs.append(self.read(entry))
             except ValidationError as error:
                 mistakes += [
-                    f"{source}: {self.noun} {told}: {said}" for said in self._mistakes(error)
+                    f"{source}: {self.noun} {called}: {said}" for said in self._mistakes(error)
                 ]
         mistakes += [
             f"{source}: {self.noun} {name}: {self.name} = {name!r}: used {times} times; "
@@ -94,13 +86,16 @@ class Declarations(Generic[Spec]):
             if times > 1
         ]
         if mistakes:
-            raise self.error("\n".join(mistakes))
+            lines = [cut(mistake) for mistake in mistakes[:MISTAKES_MAX]]
+            if len(mistakes) > MISTAKES_MAX:
+                lines.append(f"{source}: and {len(mistakes) - MISTAKES_MAX} more mistakes")
+            raise self.error("\n".join(lines))
         return tuple(specs)
 
     def load(self, path: Path) -> tuple[Spec, ...]:
         """Specs of a file."""
         try:
-            document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Once)  # noqa: S506 - it is a SafeLoader
+            document = read_yaml(path)
         except (OSError, UnicodeDecodeError) as error:
             raise self.error(f"{path}: cannot be read: {error}") from error
         except yaml.YAMLError as error:
@@ -117,11 +112,11 @@ class Declarations(Generic[Spec]):
             if each["type"] == "missing":
                 lines.append(f"{field} is missing")
             elif each["type"] == "extra_forbidden":
-                lines.append(f"{field} = {given!r}: {self.unknown(loc)}")
+                lines.append(f"{field} = {told(given)}: {self.unknown(loc)}")
             elif field:
                 lines.append(self.wrong(field, given, said))
             elif isinstance(given, Mapping):  # of several fields: it names them
                 lines.append(said)
             else:
-                lines.append(f"expected a mapping of fields, not {given!r}")
+                lines.append(f"expected a mapping of fields, not {told(given)}")
         return lines

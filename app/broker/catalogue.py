@@ -12,6 +12,7 @@ from pydantic import model_validator as validates
 
 from app.broker.errors import CatalogueError
 from app.broker.properties import MESSAGE_BYTES_MAX
+from tables.yamlfile import read_yaml, told
 
 COMPACTED_SEGMENT_MS = 600_000
 """Only closed segments are compacted: a changelog's are closed after 10 minutes."""
@@ -93,15 +94,14 @@ def load_catalogue(path: Path) -> Catalogue:
     field that is wrong.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-        return Catalogue.model_validate(content)
+        return Catalogue.model_validate(read_yaml(path))
     except OSError as exc:
         raise CatalogueError(f"the topic catalogue {path} cannot be read: {exc.strerror}") from exc
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise CatalogueError(f"the topic catalogue {path} is not valid YAML: {exc}") from exc
     except ValidationError as exc:
         lines = [
-            f"{'.'.join(map(str, e['loc']))}{' = ' + repr(e['input']) if e['loc'] else ''}: "
+            f"{'.'.join(map(str, e['loc']))}{' = ' + told(e['input']) if e['loc'] else ''}: "
             f"{e['msg'].removeprefix('Value error, ')}"
             for e in exc.errors()
         ]

@@ -8,6 +8,7 @@ from typing import Final, TypeGuard, get_args
 
 from app.models import rules
 from app.models.event import LogEvent
+from tables.yamlfile import told
 
 NAMES: Final = (
     "service",
@@ -81,7 +82,7 @@ def _condition(field: str, value: object) -> Condition:
     if field == "status":
         return _status(value)
     if field not in NAMES:
-        raise ValueError(f"no field {field!r} to compare; accepted: status, {', '.join(NAMES)}")
+        raise ValueError(f"no field {told(field)} to compare; accepted: status, {', '.join(NAMES)}")
     words: list[object] = value if isinstance(value, list) else [value]
     accepted = [word for word in words if isinstance(word, str) and word]
     if not 0 < len(words) <= _ANY_OF_MAX or len(accepted) < len(words):
@@ -89,7 +90,7 @@ def _condition(field: str, value: object) -> Condition:
     known = _CLOSED_SETS.get(field)
     strange = [word for word in accepted if known is not None and word not in known]
     if strange and known is not None:
-        raise ValueError(f"{field}: {strange[0]!r} is none; accepted: {', '.join(known)}")
+        raise ValueError(f"{field}: {told(strange[0])} is none; accepted: {', '.join(known)}")
     return Condition(field, tuple(sorted(set(accepted))))
 
 

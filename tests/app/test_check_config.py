@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from app.check_config import ConfigError, check_config_command, load_declared
 from app.settings import CHECKOUT, CONFIG_DIR, Settings
+from tables.windows.spec import WindowSpecError, load_windows
 
 Windows = dict[str, dict[str, Any]]
 
@@ -156,3 +157,79 @@ def test_a_worker_says_the_same_and_ends_before_it_starts_a_broker(tmp_path: Pat
     [line] = ended.stderr.splitlines()
     assert line.startswith(f"headrace: {folder}/windows.yaml: window requests_per_endpoint is mi")
     assert not home.exists()
+
+
+def bomb(levels: int) -> str:
+    """A list that stands for nine to the power of ``levels`` values."""
+    lines = [f"    x{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(levels)]
+    return "\n".join(["windows:", "  - name: &a0 lol", *lines, ""])
+
+
+def merged(levels: int) -> str:
+    """A mapping that merges nine times what merges nine times."""
+    lines = [
+        f"    x{n + 1}: &a{n + 1} {{<<: [{', '.join([f'*a{n}'] * 9)}]}}" for n in range(levels)
+    ]
+    return "\n".join(["windows:", "  - name: w", "    x0: &a0 {k: v}", *lines, ""])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (bomb(9), "more than 50000 values, each alias counted as what it stands for"),
+        (merged(9), "more than 50000 values, each alias counted as what it stands for"),
+        ("windows: &a [*a]\n", "a value that contains itself"),
+        ("windows: " + "[" * 20_000, "nested too deeply"),
+        ("#" * (1 << 20) + "\n", "larger than 1048576 bytes"),
+        ("windows: 2024-13-45\n", "month must be in 1..12"),
+        (f"windows: {'9' * 5_000}\n", "is not YAML"),
+        (f"windows: *{'a' * 100_000}\n", "found undefined alias"),
+        (f"windows:\n  {'k' * 90}: 1\n  {'k' * 90}: 2\n", "is given twice"),
+    ],
+)
+@pytest.mark.parametrize("file", ["windows.yaml", "sessions.yaml", "entities.yaml"])
+def test_a_file_that_stands_for_more_than_it_should_is_refused_in_one_line(
+    tmp_path: Path, file: str, text: str, said: str
+) -> None:
+    shutil.copytree(CONFIG_DIR, tmp_path, dirs_exist_ok=True)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_declared(Settings(config=tmp_path))
+    assert len(str(caught.value)) < 1_000
+
+
+def test_aliases_of_a_few_values_are_read(tmp_path: Path) -> None:
+    text = """
+    windows:
+      - &a {name: a, topic: log-events, kind: tumbling, size: &s 60s, grace: *s, key: service}
+      - {<<: *a, name: b}
+    """
+    (tmp_path / "windows.yaml").write_text(text)
+    specs = load_windows(tmp_path / "windows.yaml")
+    assert [(spec.name, spec.grace_ms) for spec in specs] == [("a", 60_000), ("b", 60_000)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x" * 100_000,
+        str([[[["x"] * 8] * 8] * 8] * 8),
+        "{" + ", ".join(f"k{n}: v" for n in range(10_000)) + "}",
+        "0x" + "f" * 100_000,
+    ],
+)
+def test_a_huge_value_is_told_by_its_beginning(tmp_path: Path, value: str) -> None:
+    text = f"windows:\n  - name: w\n    size: {value}\n    where: {{type: {value}}}\n"
+    (tmp_path / "windows.yaml").write_text(text)
+    with pytest.raises(WindowSpecError) as caught:
+        load_windows(tmp_path / "windows.yaml")
+    assert "window w: size = " in str(caught.value)
+    assert max(map(len, str(caught.value).splitlines())) < 700
+
+
+def test_of_many_mistakes_a_hundred_are_told(tmp_path: Path) -> None:
+    fields = "".join(f"    f{n}: 1\n" for n in range(5_000))
+    (tmp_path / "windows.yaml").write_text(f"windows:\n  - name: w\n{fields}")
+    with pytest.raises(WindowSpecError, match=r"and \d+ more mistakes") as caught:
+        load_windows(tmp_path / "windows.yaml")
+    assert len(str(caught.value).splitlines()) == 101

@@ -58,7 +58,18 @@ def test_a_host_that_is_no_host_is_refused(
         load_settings()
 
 
-@pytest.mark.parametrize("content", [b"guarantee: [\n", b"\xff", b"a:\n\t- b"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"guarantee: [\n",
+        b"\xff",
+        b"a:\n\t- b",
+        b"- a",
+        b"demo: true\ndemo: false",
+        b"home: 2024-13-45",
+        b"[" * 20_000,
+    ],
+)
 def test_a_file_that_is_not_yaml_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes
 ) -> None:
@@ -67,3 +78,13 @@ def test_a_file_that_is_not_yaml_is_named(
     monkeypatch.setitem(Settings.model_config, "yaml_file", file)
     with pytest.raises(SettingsError, match=f"{file} cannot be read as YAML"):
         load_settings()
+
+
+def test_a_value_that_is_long_is_told_by_its_beginning_and_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HEADRACE_BROKER", f"http://user:{'secret' * 50}@{'host' * 10_000}")
+    with pytest.raises(SettingsError, match=r"broker = 'http://\.\.\.@host") as caught:
+        load_settings()
+    assert "secret" not in str(caught.value)
+    assert len(str(caught.value)) < 300
