@@ -20,6 +20,7 @@ from app.engine.filling import Filling
 from app.engine.lateness import Lateness
 from app.engine.membership import Membership
 from app.engine.metrics import EngineMetrics
+from app.engine.opening import Opening
 from app.engine.query import CommitListener
 from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.standby import Standbys
@@ -62,6 +63,7 @@ class Engine:
         self.watch = Watch(clock, metrics)
         self._metrics = metrics
         self._stores = Stores(config)
+        self._opening = Opening(config, self.specs, self._stores, self.tasks)
         self.standbys = Standbys(config, self.specs, self._stores, clock, metrics)
         self._filling = Filling(config, self.specs, self.tasks, clock, metrics)
         self._lateness = Lateness(clock)
@@ -177,9 +179,7 @@ class Engine:
         self.membership = membership
         self._metrics.rebalances.inc()
         for task_id in task_ids:
-            spec = self.specs[task_id.topic]
-            store = self._stores.take(task_id, spec)
-            self.tasks[task_id] = Task(task_id, spec, store, self.config.partitions)
+            self._opening.own(task_id)
         self._begin(0.0)
         await asyncio.to_thread(self._stores.close_idle, frozenset(standby_ids))
 
@@ -218,7 +218,12 @@ class Engine:
     async def _start_at_last(self, after_s: float) -> None:
         while True:
             try:
-                return await self._start(after_s)
+                await self._start(after_s)
+                if not await self._opening.opened():
+                    return
+                async with self.commits.at_rest():
+                    self._suspend()
+                after_s = 0.0
             except Exception:  # tasks that nobody starts again would restore for ever
                 logger.exception("partitions could not be started, trying again")
                 after_s = REGISTER_AGAIN_S
@@ -227,7 +232,7 @@ class Engine:
         await asyncio.sleep(after_s)
         began = self.clock.monotonic()
         await self._register()
-        tasks = list(self.tasks.values())
+        tasks = self._opening.ready()
         starts = await self.starter.starts(tasks)
         if starts is None:
             return

@@ -69,7 +69,7 @@ class Pausing:
             return  # its partition was given anew meanwhile, and begins with nothing held
         task_id = TaskId(delivery.batch.topic, delivery.batch.partition)
         task = self._engine.tasks.get(task_id)
-        if task is not None and task.state is TaskState.HALTED:
+        if task is not None and task.state is not TaskState.RUNNING:
             self.inbox.stop(task_id)
         resumed = self.inbox.done(task_id, delivery.size)
         self._room.set()

@@ -127,9 +127,11 @@ class EngineQueries:
         """Whether every assigned partition runs, and if not, what is awaited."""
         if self._engine.membership is None:
             return False, "waiting for partitions from the consumer group"
-        halted = [t.halted_by for t in self._engine.tasks.values() if t.state is TaskState.HALTED]
-        if halted:
-            return False, "; ".join(halted)
+        tasks = self._engine.tasks.values()
+        held = [t.halted_by for t in tasks if t.state is TaskState.HALTED]
+        held += [f"{t.id} waits for its store: {t.shut}" for t in tasks if t.shut]
+        if held:
+            return False, "; ".join(held)
         waiting = sum(t.state is not TaskState.RUNNING for t in self._engine.tasks.values())
         if not waiting:
             return True, "ready"

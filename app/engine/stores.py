@@ -29,7 +29,10 @@ class Stores:
         self._lock = threading.Lock()
 
     def take(self, task: TaskId, spec: AgentSpec) -> Store | None:
-        """The task's store, as it was given back or else opened; None if it has no tables."""
+        """The task's store, as it was given back or else opened; None if it has no tables.
+
+        Raises :class:`~app.engine.store.StoreError` where it cannot be opened for now.
+        """
         if not spec.tables:
             return None
         with self._lock:

@@ -38,8 +38,11 @@ class Task:
         spec: AgentSpec,
         store: Store | None,
         partitions: Mapping[str, int] = MappingProxyType({}),
+        shut: str = "",
     ) -> None:
+        """``shut``: why its store cannot be opened, without which it does not start."""
         self._partitions = partitions
+        self.shut = shut
         self.id = task_id
         self.spec = spec
         self.store = store

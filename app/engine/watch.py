@@ -97,7 +97,8 @@ class Watch:
 
 def _sight(task: Task, reach: Reach | None, restore: Progress) -> Sight:
     if task.state not in (TaskState.RUNNING, TaskState.HALTED):
-        return Sight(None, restore.passed, None, 0, restore.waiting_for or "the broker")
+        awaited = task.shut and f"its store: {task.shut}"
+        return Sight(None, restore.passed, None, 0, awaited or restore.waiting_for or "the broker")
     end = None if reach is None else reach.appended(task.id)
     return Sight(
         task.committed_position,
