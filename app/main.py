@@ -108,7 +108,7 @@ class Headrace(EngineApp):
         self._archiver = archiver(self, slot.worker_id, kafka)
         # Readings of this machine are shipped once, by the first of its workers.
         self._first = slot.number == 0
-        install_web(self, self._ingest)
+        install_web(self, self._ingest, self._archiver.alert)
 
     def _listen(self, slot: Slot) -> None:
         bind, wanted = self.settings.web_bind, self.settings.web_port

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -96,8 +96,11 @@ def ingest_producer(app: Headrace, bootstrap: str) -> IngestProducer:
     return IngestProducer(bootstrap, app.settings.topic, IngestMetrics(REGISTRY))
 
 
-def install_web(app: Headrace, producer: IngestProducer) -> None:
-    """Put gateway, queries and page onto the web server that Faust owns."""
+def install_web(app: Headrace, producer: IngestProducer, unwritten: Callable[[], str]) -> None:
+    """Put gateway, queries and page onto the web server that Faust owns.
+
+    ``unwritten``: why the history is not written, "" while it is.
+    """
     engine, clock = app.engine, app.clock.now_ms
     queries = EngineQueries(engine, app, engine.clock)
     gateway = LogsGateway(producer, app.settings.ingest_rate, clock, REGISTRY)
@@ -126,6 +129,7 @@ def install_web(app: Headrace, producer: IngestProducer) -> None:
             SessionRoom(queries, app.sessions, clock, archive),
             entity_room(app, queries, producer, archive),
         ),
+        unwritten,
     )
     web_app = app.web.web_app  # type: ignore[attr-defined]  # the driver is PlainWeb
     web_app[AUDIT] = rounds

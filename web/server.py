@@ -17,7 +17,7 @@ from web.api.accepted import described_parameters
 from web.api.operations import OPERATIONS
 from web.fixed_windows import ERRORS_WINDOW, REQUESTS_WINDOW, TRENDS_WINDOW
 from web.gateway.logs import LogsGateway
-from web.live.feed import REPORT_PATH, LiveFeed
+from web.live.feed import REPORT_PATH, LiveFeed, no_alert
 from web.origin import own_pages
 from web.page import page_routes
 from web.peers import Peers
@@ -50,7 +50,8 @@ class WebDeps:
 
     The feed is started and stopped with the web server; whatever is behind the gateway
     (the producer) by whoever made it. ``sources`` are the agents' topics, which the ledger
-    accounts for, ``audit`` gives its last audit.
+    accounts for, ``audit`` gives its last audit, ``unwritten`` why this worker's share of the
+    history is not written, "" while it is.
     """
 
     settings: Settings
@@ -64,6 +65,7 @@ class WebDeps:
     sources: tuple[str, ...] = ()
     audit: ledger.LastVerdict = ledger.no_verdict
     rooms: tuple[Room, ...] = ()
+    unwritten: Callable[[], str] = no_alert
 
 
 def declared(specs: Sequence[WindowSpec], name: str) -> WindowSpec:
@@ -120,7 +122,8 @@ def _view_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
 
 def build_routes(deps: WebDeps, peers: Peers) -> list[web.AbstractRouteDef]:
     """Every route of the worker, the page's among them."""
-    condition = Condition(deps.settings, deps.queries, deps.registry, deps.live.alert)
+    alerts = (deps.live.alert, deps.unwritten)
+    condition = Condition(deps.settings, deps.queries, deps.registry, alerts)
     of_windows = windows.WindowQueries(deps.queries, peers, deps.windows, deps.clock, deps.archive)
     pages = window_pages.WindowPages(deps.queries, peers, deps.windows)
     accounts = ledger.Ledger(deps.queries, peers, deps.sources, deps.audit)

@@ -16,6 +16,7 @@ from agents.history.files import write_rows
 from agents.history.progress import Progress, plan
 from agents.history.source import Topic, described, log_start
 from agents.history.target import ArchiverMetrics, ArchiveTarget, consumer_config
+from agents.history.trouble import Trouble
 from app.engine.clock import Clock
 from app.engine.partitioner import partition_for
 from tables.history.datasets import DATASETS, Dataset, NotARowError
@@ -73,6 +74,8 @@ class Archiver:
         self._thread = threading.Thread(target=self.run, name="history", daemon=True)
         self._told = 0
         self._compacted_s = clock.monotonic()
+        self._trouble = Trouble(target.place, clock)
+        self.alert = self._trouble.alert
 
     def start(self) -> None:
         """Begin, in a thread."""
@@ -93,13 +96,8 @@ class Archiver:
                 self._session()
             except _AnewError as exc:
                 logger.info("history is looked at anew: %s", exc)
-            except (OSError, ck.KafkaException) as exc:
-                logger.warning(
-                    "history is not written: %s; the records wait in Kafka, next attempt in "
-                    "%.0f s", exc, wait_s,
-                )  # fmt: skip
-            except Exception:  # the archiver must not end before its worker does
-                logger.exception("history is not written; next attempt in %.0f s", wait_s)
+            except Exception as exc:  # noqa: BLE001 - it must not end before its worker does
+                self._trouble.met(exc, wait_s)
             else:
                 return
             self._metrics.failures.inc()
@@ -256,6 +254,7 @@ class Archiver:
         write_rows(part.store, pending.file(progress.partitions), part.dataset, pending.rows)
         self._metrics.rows.labels(part.dataset.name).inc(len(pending.rows))
         pending.written()
+        self._trouble.over()
         # For those who watch the group's lag; where to go on, the names say.
         with contextlib.suppress(ck.KafkaException):
             where = ck.TopicPartition(part.topic, pending.source.partition, pending.next)

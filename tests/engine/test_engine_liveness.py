@@ -26,7 +26,6 @@ from app.engine.watch import NAMED_MAX, STALL_S
 from app.settings import Settings
 from tests.engine.rig import MEMBERSHIP, SOURCE, RecordingFlow, Rig, batch, counting_agent
 from tests.engine.test_engine_failures import poison_step
-from web.live.feed import no_alert
 from web.problem import problems
 from web.queries.condition import Condition
 
@@ -218,7 +217,7 @@ class NoCluster:
 async def health(engine: Engine) -> tuple[int, str]:
     """Status and detail of ``/api/v1/health`` of a worker with that engine."""
     queries = EngineQueries(engine, NoCluster(), engine.clock)
-    condition = Condition(Settings(), queries, CollectorRegistry(), no_alert)
+    condition = Condition(Settings(), queries, CollectorRegistry(), ())
     app = web.Application(middlewares=[problems])
     app.router.add_get("/", condition.health)
     async with TestClient(TestServer(app)) as client, client.get("/") as answer:

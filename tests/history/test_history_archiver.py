@@ -116,9 +116,14 @@ def test_records_wait_in_kafka_while_files_cannot_be_written(
     with caplog.at_level(logging.WARNING):
         started(archivers, target(log, history))
         wait_for("failure told", lambda: "history is not written" in caplog.text or None)
+    alert = wait_for("a warning", lambda: archivers[-1].alert() or None)
+    assert f"the history is not written to {history} (for " in alert
+    assert "File exists" in alert
+    assert "make the folder writable" in alert
     (history / "default").unlink()
     log.send(20)
     wait_for("all archived", lambda: complete(log, history))
+    wait_for("no warning", lambda: not archivers[-1].alert() or None)
     assert archived(history) == sorted(log.sent)
 
 

@@ -161,6 +161,8 @@ class Cluster:
     """What stands still, by worker."""
     alerts: dict[str, str] = field(default_factory=dict)
     """What is wrong although everything moves, by worker."""
+    unwritten: dict[str, str] = field(default_factory=dict)
+    """Why the history is not written, by worker."""
 
     def table(self, partition: int, name: str) -> MemoryTable:
         return self.tables.setdefault((partition, name), MemoryTable())
@@ -370,7 +372,18 @@ async def running_worker(
     )
     sessions = SessionRoom(queries, (), clock, archive)
     rooms = (room, sessions)
-    deps = WebDeps(settings, queries, SPECS, gateway, live, clock, registry, archive, rooms=rooms)
+    deps = WebDeps(
+        settings,
+        queries,
+        SPECS,
+        gateway,
+        live,
+        clock,
+        registry,
+        archive,
+        rooms=rooms,
+        unwritten=lambda: cluster.unwritten.get(name, ""),
+    )
     install(app, deps)
     server = TestServer(app)
     await server.start_server(auto_decompress=AUTO_DECOMPRESS)

@@ -65,6 +65,18 @@ async def test_a_ledger_that_does_not_balance_is_a_warning_and_no_reason_to_rest
     assert (health["status"], health["warnings"]) == ("UP", ["the ledger does not balance"])
 
 
+async def test_a_history_that_is_not_written_is_a_warning_until_it_is():
+    cluster = cluster_of("w1")
+    three = {"broker": "kafka://a:9092", "replication": 3}
+    async with running_worker(cluster, overrides=three) as worker:
+        cluster.alerts["w1"], cluster.unwritten["w1"] = "the ledger", "the history"
+        health = await worker.json("/api/v1/health")
+        assert (health["status"], health["warnings"]) == ("UP", ["the ledger", "the history"])
+        cluster.alerts.clear()
+        cluster.unwritten.clear()
+        assert (await worker.json("/api/v1/health"))["warnings"] == []
+
+
 async def test_metrics_are_prometheus_text_and_do_not_shadow_the_request_counts():
     async with running_worker() as worker:
         Counter("seen", "Seen", registry=worker.registry).inc(3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,13 +45,13 @@ class Health(msgspec.Struct, frozen=True):
 class Condition:
     """``GET /ready``, ``/api/v1/health`` and ``/metrics``.
 
-    ``alert``: what is wrong although everything moves, "" for nothing.
+    ``alerts``: each says what is wrong although everything moves, "" for nothing.
     """
 
     settings: Settings
     queries: Queries
     registry: CollectorRegistry
-    alert: Callable[[], str]
+    alerts: Sequence[Callable[[], str]]
 
     async def ready(self, _request: web.Request) -> web.Response:
         """200 once every assigned partition is restored, 503 with what is awaited before."""
@@ -68,11 +68,9 @@ class Condition:
         live, reason = self.queries.live()
         if not live:
             raise ProblemError(Kind.UNAVAILABLE, reason, retry_after_s=5)
-        alert = self.alert()
         replication = self.settings.replication or (1 if self.settings.embedded else 3)
         warnings = [UNREPLICATED] if replication == 1 else []
-        if alert:
-            warnings.append(alert)
+        warnings += [said for alert in self.alerts if (said := alert())]
         return json_response(Health(self.queries.worker, replication, warnings))
 
     async def metrics(self, _request: web.Request) -> web.Response:
