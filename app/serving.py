@@ -44,6 +44,7 @@ from web.gateway.producer import IngestMetrics, IngestProducer, IngestUnavailabl
 from web.live.feed import LiveFeed
 from web.queries.archive import Archive
 from web.queries.sessions import SessionRoom
+from web.runner import ProblemRunner
 from web.server import WebDeps, declared, install
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class PlainWeb(Web):
 
     def __init__(self, app: Headrace) -> None:
         super().__init__(app)
-        self._runner = web.AppRunner(self.web_app, access_log=None, auto_decompress=AUTO_DECOMPRESS)
+        self._runner = ProblemRunner(self.web_app, access_log=None, auto_decompress=AUTO_DECOMPRESS)
 
     def _new_transport_tcp(self) -> BaseSite:
         # The port was taken before anything started; here its socket is handed over.

@@ -2,6 +2,7 @@
 
 ProblemError            raised by a handler, answered as it says
 aiohttp HTTPException   404, 405 and the like, raised by the router
+what is no HTTP         400, see :mod:`web.runner`
 anything else           500 without internals; the log has the traceback, once
 """
 
@@ -108,7 +109,8 @@ def problem_response(problem: ProblemError) -> web.Response:
     return response
 
 
-def _plain(status: int, detail: str) -> web.Response:
+def plain_problem(status: int, detail: str) -> web.Response:
+    """The response of an error that has no type of its own."""
     document = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -120,12 +122,22 @@ def _plain(status: int, detail: str) -> web.Response:
     )
 
 
-def _router_detail(request: web.Request, exc: web.HTTPException) -> str:
+def router_problem(request: web.BaseRequest, exc: web.HTTPException) -> web.Response:
+    """The response of an error that aiohttp raised."""
+    response = plain_problem(exc.status, _router_detail(request, exc))
+    if "Allow" in exc.headers:
+        response.headers["Allow"] = exc.headers["Allow"]
+    return response
+
+
+def _router_detail(request: web.BaseRequest, exc: web.HTTPException) -> str:
     if isinstance(exc, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(exc.allowed_methods))
         return f"{request.method} is not answered here; try {allowed}"
     if isinstance(exc, web.HTTPNotFound):
         return f"no endpoint at {request.path}"
+    if isinstance(exc, web.HTTPExpectationFailed):
+        return "Expect: 100-continue is the only expectation that is met here"
     return exc.reason
 
 
@@ -139,15 +151,12 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except web.HTTPException as exc:
         if exc.status < 400:
             raise
-        response = _plain(exc.status, _router_detail(request, exc))
-        if "Allow" in exc.headers:
-            response.headers["Allow"] = exc.headers["Allow"]
-        return response
+        return router_problem(request, exc)
     except Exception as exc:
         if isinstance(exc, ConnectionError) and request.transport is None:
             raise  # the client has gone: there is nobody to answer, and nothing to log
         log.exception("%s %s failed", request.method, request.path)
-        return _plain(500, "the server failed on this request; its log says why")
+        return plain_problem(500, "the server failed on this request; its log says why")
 
 
 def json_response(data: object, status: int = 200) -> web.Response:

@@ -34,6 +34,7 @@ from web.queries import (
 )
 from web.queries.archive import Archive
 from web.queries.condition import Condition
+from web.runner import ERRORS, error_counter
 
 
 class Room(Protocol):
@@ -164,6 +165,7 @@ def install(web_app: web.Application, deps: WebDeps) -> None:
     async def close(_app: web.Application) -> None:
         await peers.close()
 
+    web_app[ERRORS] = error_counter(deps.registry)
     web_app.middlewares.extend([problems, own_pages, described_parameters(OPERATIONS)])
     web_app.add_routes(build_routes(deps, peers))
     for room in deps.rooms:

@@ -40,6 +40,7 @@ from web.gateway.logs import LogsGateway
 from web.live.feed import LiveFeed
 from web.queries.archive import Archive
 from web.queries.sessions import SessionRoom
+from web.runner import ProblemRunner
 from web.server import WebDeps, install
 
 MINUTE = 60_000
@@ -335,6 +336,13 @@ class Worker:
             return body
 
 
+class _WorkerServer(TestServer):
+    """Answers what is no HTTP as a worker does, too."""
+
+    async def _make_runner(self, **given: Any) -> ProblemRunner:
+        return ProblemRunner(self.app, **given)
+
+
 @asynccontextmanager
 async def running_worker(
     cluster: Cluster | None = None,
@@ -385,7 +393,7 @@ async def running_worker(
         unwritten=lambda: cluster.unwritten.get(name, ""),
     )
     install(app, deps)
-    server = TestServer(app)
+    server = _WorkerServer(app)
     await server.start_server(auto_decompress=AUTO_DECOMPRESS)
     async with TestClient(server) as client:
         cluster.urls[name] = str(server.make_url("")).rstrip("/")
