@@ -14,6 +14,9 @@ was in flight between the two looks:
 
 - windows: of each source partition, events with the window's key less those dead-lettered
   = events that its chunks count or call late
+
+A window that was declared anew, or otherwise, is compared from the offset on that the group has
+committed for it (see :mod:`agents.audit.since`): exactly as if it had begun there.
 """
 
 from __future__ import annotations
@@ -22,9 +25,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from agents.audit.books import SHIPPED, Books, TopicPartition
-from agents.audit.facts import CHECKSUM, RECORDS, WINDOWS, same_checksum
+from agents.audit.books import SHIPPED, Books, RowsBook, TopicPartition
+from agents.audit.facts import CHECKSUM, RECORDS, WINDOWS, Window, same_checksum
 from agents.audit.marks import Account
+from agents.audit.since import NEVER
 from agents.topics import (
     DEAD_LETTERS,
     ENTITY_EVENTS,
@@ -36,9 +40,6 @@ from agents.topics import (
 )
 
 SOURCES: Final = (*SHIPPED, LOG_EVENTS, WINDOW_PARTIALS, SESSION_PARTIALS, ENTITY_EVENTS)
-DECLARED_LATER_MS: Final = 60_000
-"""A window whose first partial is this much younger than the log's first record was declared
-while the log was being read."""
 
 Verdict = Literal["balanced", "in flight", "trimmed", "mismatch"]
 _WORST: Final[tuple[Verdict, ...]] = ("balanced", "in flight", "trimmed", "mismatch")
@@ -46,10 +47,14 @@ _WORST: Final[tuple[Verdict, ...]] = ("balanced", "in flight", "trimmed", "misma
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What the group has committed for a partition; ``account`` None: it keeps no counts."""
+    """What the group has committed for a partition; ``account`` None: it keeps no counts.
+
+    ``since``: fingerprint of what is counted -> from which offset; None: it is not told.
+    """
 
     offset: int
     account: Account | None
+    since: Mapping[str, int] | None = None
 
 
 Cut = Mapping[TopicPartition, Committed]
@@ -217,16 +222,12 @@ def windows(
             low, high = (
                 each.records[tp][place] - each.rejected[tp][place] for each in (first, last)
             )
-            began = books.first_partial_ms.get(w)
-            later = (
-                began is not None
-                and book.first_ms is not None
-                and began - book.first_ms > DECLARED_LATER_MS
-            )
-            declared = f"{window.name} was declared after the log began" if later else ""
             found = sent[place] + sent[place + 1]
+            account = f"window {window.name}"
             checks.append(
-                Check(f"window {window.name}", *tp, low, max(low, high), found, trimmed or declared)
+                Check(account, *tp, 0, 1, 0)
+                if window.key is not None and book.since.of(w) == NEVER
+                else Check(account, *tp, low, max(low, high), found, trimmed)
             )
         # With several windows a record is reported late once, and counted late by each.
         if len(books.reading.windows) == 1 and first.records[tp] == last.records[tp]:
@@ -234,6 +235,21 @@ def windows(
             found = sent[WINDOWS + 1]
             checks.append(Check("late in the window", *tp, late, late, found, trimmed))
     return checks
+
+
+def _rows_of(
+    window: Window, w: int, partition: int, book: RowsBook, since: int, made: list[int], excuse: str
+) -> list[Check]:
+    """Rows of one window against what was ``made`` of it: sums of the chunks that are not dead."""
+    if window.key is not None and (since == NEVER or book.since[w] > since):
+        return [unknown(WINDOW_CHANGELOG)]
+    if book.since[w] < since:
+        excuse = excuse or "its rows hold what was counted before that was told"
+    at = WINDOWS + 2 * w
+    return [
+        Check(f"rows of {window.name}, {name}", WINDOW_CHANGELOG, partition, n, n, found, excuse)
+        for name, n, found in zip(("counted", "late"), made, book.settled[at : at + 2], strict=True)
+    ]
 
 
 def rows(books: Books, now_ms: int) -> list[Check]:
@@ -255,17 +271,12 @@ def rows(books: Books, now_ms: int) -> list[Check]:
         dead = books.rejected[WINDOW_PARTIALS, partition].settle(book.position)
         excuse = _log_excuse(books, (WINDOW_PARTIALS,))
         if book.unknown:
-            excuse = excuse or "rows expired, or were kept under another declaration"
+            excuse = excuse or "rows expired"
         elif source.first_ms is not None and now_ms - source.first_ms > retention_ms:
             excuse = excuse or "the oldest rows may have expired"
         for w, window in enumerate(books.reading.windows):
-            for place, name in ((WINDOWS + 2 * w, "counted"), (WINDOWS + 2 * w + 1, "late")):
-                wanted = chunks[place] - dead[place]
-                account = f"rows of {window.name}, {name}"
-                found = book.settled[place]
-                checks.append(
-                    Check(account, WINDOW_CHANGELOG, partition, wanted, wanted, found, excuse)
-                )
+            made = [chunks[place] - dead[place] for place in (WINDOWS + 2 * w, WINDOWS + 2 * w + 1)]
+            checks += _rows_of(window, w, partition, book, source.since.of(w), made, excuse)
     return checks
 
 

@@ -19,9 +19,10 @@ from agents.audit.accounts import SOURCES, Check, Cut, Judge
 from agents.audit.books import SHIPPED, Books, RowsBook, SourceBook, TopicPartition
 from agents.audit.facts import Audited, Reading, Vector
 from agents.audit.finals import IDS_MAX, FinalsBook
-from agents.audit.marks import Origin, read_made, read_origin
+from agents.audit.marks import Origin, read_made, read_origin, read_position
 from agents.audit.reader import AuditError, Reader
-from agents.audit.report import Report, excuses, topic_lines
+from agents.audit.report import Report, excuses, later, topic_lines
+from agents.audit.since import EVER, Since, since_of
 from agents.topics import (
     DEAD_LETTERS,
     ENTITY_EVENTS,
@@ -41,6 +42,8 @@ SIDES: Final = (LATE_EVENTS, DEAD_LETTERS)
 FINALS: Final = (WINDOWS_FINAL, SESSIONS_CLOSED)
 COUNTED: Final = (SESSION_PARTIALS, ENTITY_EVENTS)
 """Sources whose records are counted and not looked into."""
+DECLARED: Final = (LOG_EVENTS, WINDOW_PARTIALS)
+"""Sources that tell since when each window is counted."""
 TOPICS: Final = (*SOURCES, *SIDES, *FINALS, WINDOW_CHANGELOG)
 
 
@@ -56,9 +59,9 @@ class Auditor:
         )
         self._clock = clock
         self._read = 0
-        self._begin({})
+        self._begin({}, {})
 
-    def _begin(self, starts: Mapping[TopicPartition, int]) -> None:
+    def _begin(self, starts: Mapping[TopicPartition, int], cut: Cut) -> None:
         books = self._books = Books(self._reading)
         self._judge = Judge()
         self._next: dict[TopicPartition, int] = dict(starts)
@@ -69,7 +72,8 @@ class Auditor:
                 book = FinalsBook(topic, self._unique_ms[topic], ids_max)
                 books.finals[topic, partition] = book
             elif topic in SOURCES:
-                books.source(topic, partition, start)
+                since = self._since((topic, partition), cut)
+                books.source(topic, partition, start, since)
             elif topic == WINDOW_CHANGELOG:
                 books.rows[partition] = RowsBook(self._reading)
 
@@ -93,7 +97,7 @@ class Auditor:
         starts = reader.log_starts(TOPICS)
         cut = reader.cut(SOURCES)
         if not self._follows(starts, cut):
-            self._begin(starts)
+            self._begin(starts, cut)
         books = self._books
         accounts.settle(books, cut)
         self._advance(reader.ends(TOPICS))
@@ -117,7 +121,7 @@ class Auditor:
         accounts.settle(books, second)
         self._advance({tp: each.offset for tp, each in second.items()})
         last = accounts.settle(books, second)
-        if any(tp[0] in (LOG_EVENTS, WINDOW_PARTIALS) for tp in behind):
+        if any(tp[0] in DECLARED for tp in behind) or not self._as_declared(second):
             checks.append(accounts.unknown(LOG_EVENTS))
         else:
             checks += accounts.windows(chunks, books, first, last, dead)
@@ -137,13 +141,14 @@ class Auditor:
         wrong = tuple(each for each in findings if each.verdict == "mismatch")
         notes = [*books.order.told]
         notes += excuses(each for each in findings if each.verdict == "trimmed")
+        notes += later(books)
         notes += [f"{t}/{p}: too far behind to compare what lies ahead" for t, p in behind]
         if any(book.overflow for book in books.rows.values()):
             notes.append(f"{WINDOW_CHANGELOG}: too many rows to follow, rows are not compared")
         for (topic, partition), kept in books.finals.items():
             where = f"{topic}/{partition}"
             if kept.forgotten:
-                notes.append(f"{where}: too many finals to remember all that may not come again")
+                notes.append(f"{where}: {kept.note()}")
             if kept.foreign:
                 notes.append(f"{where}: {kept.foreign} records are no finals")
         if books.unaddressed:
@@ -164,7 +169,19 @@ class Auditor:
             return False
         if any(starts[tp] > offset for tp, offset in self._next.items()):
             return False
-        return all(each.offset >= self._books.sources[tp].cut for tp, each in cut.items())
+        if any(each.offset < self._books.sources[tp].cut for tp, each in cut.items()):
+            return False
+        return self._as_declared(cut)
+
+    def _as_declared(self, cut: Cut) -> bool:
+        """Whether every window counts since when the books say, as far as anything is known."""
+        return all(self._since(tp, cut) == self._books.sources[tp].since for tp in cut)
+
+    def _since(self, tp: TopicPartition, cut: Cut) -> Since:
+        """Since when each window is counted; before a first commit, nothing has been missed."""
+        if tp[0] not in DECLARED or tp not in cut:
+            return EVER
+        return since_of(self._reading.windows, cut[tp].since)
 
     def _side_excuses(self) -> dict[str, str]:
         """Side topics that have lost records to retention, and only to it.
@@ -229,7 +246,8 @@ class Auditor:
                 source, vector = self._reading.chunk(record.value())
                 taken.append((record.offset() or 0, vector))
                 if source >= 0:  # it is a chunk
-                    self._books.partial(source, vector, record.timestamp()[1])
+                    position = read_position(_headers(record))
+                    self._books.partial(partition, source, vector, position)
         elif topic in COUNTED:
             counted = self._reading.counted()
             taken = [(r.offset() or 0, counted) for r in records]

@@ -15,6 +15,7 @@ from typing import Final
 from agents.audit.facts import WINDOWS, Reading, Vector, total
 from agents.audit.finals import FinalsBook
 from agents.audit.marks import Origin
+from agents.audit.since import EVER, Since
 from agents.topics import APPLICATION_LOGS, INFRASTRUCTURE_METRICS, LOG_EVENTS
 
 PENDING_MAX: Final = 10_000
@@ -26,6 +27,7 @@ ROWS_MAX: Final = 500_000
 """Rows of windows the auditor follows (about 60 MB); with more it leaves rows unchecked."""
 TOLD_MAX: Final = 20
 _LATE_BITS: Final = 40
+SINCE_KEY: Final = b"\0since\0"
 
 TopicPartition = tuple[str, int]
 
@@ -33,8 +35,9 @@ TopicPartition = tuple[str, int]
 class SourceBook:
     """Sums of one partition that an agent reads."""
 
-    def __init__(self, start: int, width: int) -> None:
+    def __init__(self, start: int, width: int, since: Since = EVER) -> None:
         """``start``: where its log began when the auditor came to it."""
+        self.since = since
         self.start = self.next = self.cut = start
         self.settled = [0] * width
         self.first_ms: int | None = None
@@ -55,9 +58,11 @@ class SourceBook:
         """Take in records, ascending by offset."""
         if self.first_ms is None and records:
             self.first_ms = first_ms
-        below = [vector for offset, vector in records if offset < self.cut]
+        masked = self.since.masked
+        counted = [(offset, masked(offset, vector)) for offset, vector in records]
+        below = [vector for offset, vector in counted if offset < self.cut]
         self._sum(below)
-        self._pending.extend(records[len(below) :])
+        self._pending.extend(counted[len(below) :])
 
     def settle(self, offset: int) -> list[int]:
         """Sums of the records below ``offset``, which never goes back."""
@@ -79,7 +84,8 @@ class SideBook:
     Settled by the offsets they came from.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, since: Since = EVER) -> None:
+        self._since = since
         self.settled = [0] * width
         self._cut = 0
         self._pending: list[tuple[int, Vector]] = []
@@ -92,6 +98,7 @@ class SideBook:
 
     def add(self, offset: int, vector: Vector) -> None:
         """Take in the record made of the one at ``offset``."""
+        vector = self._since.masked(offset, vector)
         if offset < self._cut:
             self.settled = total([self.settled, vector], self._width)
         else:
@@ -139,9 +146,12 @@ class RowsBook:
         self.settled = [0] * reading.width
         self.unknown = 0
         self.overflow = False
+        self.since = [0] * len(reading.windows)
+        """By window, the source offset from which its rows count, as of :attr:`position`."""
+        self._since = list(self.since)
         self._reading = reading
         self._sums = [0] * reading.width
-        self._rows: dict[int, int] = {}
+        self._rows: list[dict[int, int]] = [{} for _ in reading.windows]
 
     def add(self, key: bytes | None, value: bytes | None) -> None:
         """Take in a changelog record. An epoch writes its position last."""
@@ -150,7 +160,10 @@ class RowsBook:
         if key == b"\0position":
             if value is not None and value.isdigit():
                 self.position = int(value)
-                self.settled = list(self._sums)
+                self.settled, self.since = list(self._sums), list(self._since)
+            return
+        if key.startswith(SINCE_KEY):
+            self._begin(key[len(SINCE_KEY) :], value)
             return
         found = self._reading.row(key, value)
         if found is None:
@@ -159,26 +172,38 @@ class RowsBook:
         if window < 0:
             self.unknown += 1
             return
-        name = hash(key)
+        name, rows = hash(key), self._rows[window]
         if row is None:
             # What an expired row had counted stays counted.
-            self.unknown += self._rows.pop(name, None) is None
+            self.unknown += rows.pop(name, None) is None
             return
-        before = self._rows.get(name, 0)
+        before = rows.get(name, 0)
         place = WINDOWS + 2 * window
         self._sums[place] += row.count - (before >> _LATE_BITS)
         self._sums[place + 1] += row.late - (before & ((1 << _LATE_BITS) - 1))
-        self._rows[name] = row.count << _LATE_BITS | row.late
+        rows[name] = row.count << _LATE_BITS | row.late
+
+    def _begin(self, identity: bytes, value: bytes | None) -> None:
+        """A window begins anew: its rows of before are void."""
+        if value is None or not value.isdigit():
+            return
+        for w, window in enumerate(self._reading.windows):
+            if window.identity.encode() == identity:
+                self._since[w] = int(value)
+                self._rows[w].clear()
+                place = WINDOWS + 2 * w
+                self._sums[place : place + 2] = 0, 0
 
     @property
     def rows(self) -> int:
         """Rows followed."""
-        return len(self._rows)
+        return sum(map(len, self._rows))
 
     def forget(self) -> None:
         """There are too many rows: follow none of this partition any more."""
         self.overflow = True
-        self._rows.clear()
+        for rows in self._rows:
+            rows.clear()
 
 
 class Books:
@@ -192,19 +217,19 @@ class Books:
         self.made: dict[TopicPartition, SideBook] = {}
         self.finals: dict[TopicPartition, FinalsBook] = {}
         self.partials: dict[int, list[int]] = {}
-        self.first_partial_ms: dict[int, int] = {}
         self.rows: dict[int, RowsBook] = {}
         self.order = Order()
         self.unaddressed = 0
+        self._chunks: dict[tuple[int, int], int] = {}
 
-    def source(self, topic: str, partition: int, start: int) -> SourceBook:
+    def source(self, topic: str, partition: int, start: int, since: Since = EVER) -> SourceBook:
         """The book of a source partition, opened at ``start`` when there is none."""
         book = self.sources.get((topic, partition))
         if book is None:
             width = self.reading.width
-            book = self.sources[topic, partition] = SourceBook(start, width)
-            self.late[topic, partition] = SideBook(width)
-            self.rejected[topic, partition] = SideBook(width)
+            book = self.sources[topic, partition] = SourceBook(start, width, since)
+            self.late[topic, partition] = SideBook(width, since)
+            self.rejected[topic, partition] = SideBook(width, since)
             if topic in SHIPPED:
                 self.made[topic, partition] = SideBook(MADE_WIDTH)
         return book
@@ -232,20 +257,23 @@ class Books:
             self.order.see(where, origin)
             book.add(origin.offset, vector[:MADE_WIDTH])
 
-    def partial(self, source: int, vector: Vector, timestamp_ms: int) -> None:
+    def partial(self, where: int, source: int, vector: Vector, position: int | None) -> None:
         """Take in the sums of a chunk that ``source`` (a partition of log-events) sent.
 
-        One that names no such partition is only counted: a forged number may be any.
+        ``where`` is the partition it lies in, ``position`` the offset committed with it; None: as
+        the chunk before it, which was committed before. One that names no partition of log-events
+        is only counted: a forged number may be any.
         """
-        if (LOG_EVENTS, source) not in self.sources:
+        book = self.sources.get((LOG_EVENTS, source))
+        if book is None:
             self.unaddressed += 1
             return
+        upto = self._chunks.get((where, source), 0) if position is None else position
+        self._chunks[where, source] = upto
+        # It speaks of records below its position, of a window that counted the last of them.
+        vector = book.since.masked(max(0, upto - 1), vector)
         sums = self.partials.get(source)
         self.partials[source] = total([vector] if sums is None else [sums, vector], len(vector))
-        for window in range(len(self.reading.windows)):
-            place = WINDOWS + 2 * window
-            if vector[place] or vector[place + 1]:
-                self.first_partial_ms.setdefault(window, timestamp_ms)
 
     def row(self, partition: int, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
         """Take in changelog records of a partition."""

@@ -253,15 +253,15 @@ class Reading:
     def row(self, key: bytes, value: bytes | None) -> tuple[int, Row | None] | None:
         """A changelog record of a window: (its place, the row; None: deleted).
 
-        None for a record of another table, or of a row that is not compared. A row of a
-        window that is no longer configured as it was has the place -1.
+        None for a record of another table, for a row that is not compared, and for one of a
+        window that is no longer configured as it was. One that cannot be read has the place -1.
         """
         identity, separator, row = key.partition(b"\0")
         if not separator or not identity.startswith(b"window-"):
             return None
         known = [w for w, each in enumerate(self.windows) if each.identity.encode() == identity]
         if not known:
-            return -1, None
+            return None
         window, every = self.windows[known[0]], self.windows[known[0]].everything
         if window.key is None or (every is not None and row[_ROW_KEY] == every.encode()):
             return None

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+TOLD_MAX: Final = 200
+"""Declarations that the metadata of an offset has room for, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,30 @@ def read_account(metadata: str | None) -> Account | None:
     if len(numbers) != 4 or not all(n.isascii() and n.isdigit() for n in numbers):
         return None
     return Account(*map(int, numbers))
+
+
+def read_since(metadata: str | None) -> Mapping[str, int] | None:
+    """The last part of the metadata: fingerprint of what is counted -> the offset since when.
+
+    ``fingerprint:offset`` (hexadecimal; no offset: 0) joined by blanks. None: it is not told.
+    """
+    parts = (metadata or "").split("|", 3)
+    if len(parts) != 4 or parts[0] != "h1":
+        return None
+    since = {}
+    for part in parts[3].split(" ")[:TOLD_MAX]:
+        name, _, offset = part.partition(":")
+        try:
+            since[name] = int(offset or "0", 16)
+        except ValueError:
+            return None
+    return since
+
+
+def read_position(headers: Mapping[str, bytes | None]) -> int | None:
+    """Up to which offset the source of a chunk was read; None: it does not tell."""
+    position = headers.get("position")
+    return int(position) if position and position.isdigit() and len(position) < 20 else None
 
 
 def read_origin(headers: Mapping[str, bytes | None]) -> Origin | None:

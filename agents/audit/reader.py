@@ -17,7 +17,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from agents.audit.accounts import Committed, Cut
 from agents.audit.books import TopicPartition
-from agents.audit.marks import read_account
+from agents.audit.marks import read_account, read_since
 
 BATCH: Final = 500
 """Records taken at once: about 3 ms of work, so that a worker's event loop hardly waits."""
@@ -127,7 +127,7 @@ class Reader:
             if not failure:
                 return {
                     (self._logical[each.topic], each.partition): Committed(
-                        each.offset, read_account(each.metadata)
+                        each.offset, read_account(each.metadata), read_since(each.metadata)
                     )
                     for each in found
                     if each.offset >= 0

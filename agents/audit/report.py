@@ -9,7 +9,9 @@ from typing import Final
 from agents.audit.accounts import SOURCES, Committed, Cut, Finding, Settled, Verdict, worst
 from agents.audit.books import Books
 from agents.audit.facts import RECORDS
+from agents.audit.since import NEVER
 from agents.topics import (
+    LOG_EVENTS,
     SESSION_PARTIALS,
     SESSIONS_CLOSED,
     WINDOW_CHANGELOG,
@@ -141,6 +143,24 @@ def topic_lines(
 
 def _duplicate(committed: Committed | None) -> int:
     return 0 if committed is None or committed.account is None else committed.account.duplicate
+
+
+def later(books: Books) -> list[str]:
+    """Windows that are not counted from their log's beginning, and those that are not counted."""
+    notes = []
+    for w, window in enumerate(books.reading.windows):
+        since = [book.since.of(w) for tp, book in books.sources.items() if tp[0] == LOG_EVENTS]
+        if window.key is None or not any(since):
+            continue
+        name = f"{LOG_EVENTS}: {window.name}"
+        if NEVER in since:
+            notes.append(
+                f"{name} is not counted yet, or by a version that does not tell, in "
+                f"{since.count(NEVER)} of {len(since)} partitions"
+            )
+        else:
+            notes.append(f"{name} was declared anew: it is compared from there on")
+    return notes
 
 
 def excuses(findings: Iterable[Finding]) -> list[str]:

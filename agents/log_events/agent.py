@@ -37,4 +37,5 @@ def log_events_agent(
         late_topic=LATE_EVENTS,
         tick=LanesTick(),
         repartitions=(to_windows, *((to_sessions,) if sessions else ())),
+        counted={spec.name: spec.identity for spec in windows},
     )

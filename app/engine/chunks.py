@@ -13,6 +13,8 @@ import msgspec
 from app.engine.lanes import LIVE, Lanes, lane_id
 
 CHUNK_BYTES_MAX = 32 * 1024
+POSITION_HEADER = "position"
+"""Header of a chunk: the source offset committed with it."""
 SOURCE_MAX = 1 << 16
 """Bound of source partitions: a lane key beyond it was written by something else."""
 CHUNK_MARKS_MAX = 4_096

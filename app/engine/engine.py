@@ -238,7 +238,7 @@ class Engine:
             return
         for task in tasks:
             start = starts[task.id]
-            task.start(start.position, start.lanes, start.counts)
+            task.start(start.position, start.lanes, start.counts, start.since, start.anew)
             self._filling.greet(task)
         self._metrics.restore_seconds.observe(self.clock.monotonic() - began)
         if self.flow is not None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from app.engine.chunks import LaneMark
 from app.engine.counts import Counts, encode_metadata
+from app.engine.declared import Since
 from app.engine.effects import KeyRange, Output, Repartition, TableSpec
 from app.engine.lanes import Lanes
 from app.engine.membership import Membership
@@ -36,6 +37,7 @@ class TaskCommit:
     ``changes``: table -> key -> new state, None for a deleted key. ``changelog`` is the
     logical changelog topic, None for a partition without tables. ``dropped``: table -> ranges
     of which nothing is left but what ``changes`` says; each of their rows is deleted there.
+    ``anew``: identities of tables that begin with this commit -> offset they count from.
     """
 
     position: int
@@ -44,10 +46,12 @@ class TaskCommit:
     changelog: str | None
     changes: Mapping[TableSpec, Mapping[bytes, Any | None]]
     dropped: Mapping[str, Sequence[KeyRange]] = field(default_factory=dict)
+    since: Since = field(default_factory=dict)
+    anew: Mapping[str, int] = field(default_factory=dict)
 
     def metadata(self) -> str:
         """What is committed beside the offset."""
-        return encode_metadata(self.lanes, self.counts)
+        return encode_metadata(self.lanes, self.counts, self.since)
 
 
 @dataclass(frozen=True, slots=True)

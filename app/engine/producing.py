@@ -12,8 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 import confluent_kafka as ck
 
 from app.engine.batch import Headers
-from app.engine.changelog import POSITION_KEY, row_record_key
-from app.engine.chunks import CHUNK_BYTES_MAX, CHUNK_MARKS_MAX, Chunk, encode_chunk
+from app.engine.changelog import POSITION_KEY, row_record_key, since_key
+from app.engine.chunks import (
+    CHUNK_BYTES_MAX,
+    CHUNK_MARKS_MAX,
+    POSITION_HEADER,
+    Chunk,
+    encode_chunk,
+)
 from app.engine.clients import OUTAGES
 from app.engine.epoch import Epoch, Partials, TaskCommit, TaskId
 from app.engine.partitioner import partition_for
@@ -87,9 +93,9 @@ class EpochProducer:
                 physical(output.topic), output.key, output.value, output.partition, output.headers
             )
         for partials in epoch.partials:
-            topic = physical(partials.repartition.topic)
+            topic, headers = physical(partials.repartition.topic), position_header(epoch, partials)
             for partition, value in pack(partials, self._config.partitions):
-                self._produce(topic, None, value, partition, ())
+                self._produce(topic, None, value, partition, headers)
         rows: dict[TaskId, Rows] = {}
         delivered: dict[TaskId, int] = {}
         for task, commit in epoch.tasks.items():
@@ -102,6 +108,8 @@ class EpochProducer:
     ) -> Rows:
         topic = self._config.physical(commit.changelog or "")
         rows: dict[str, dict[bytes, bytes | None]] = {}
+        for identity, since in commit.anew.items():
+            self._produce(topic, since_key(identity), b"%d" % since, task.partition, ())
         for table, changes in commit.changes.items():
             encode, identity = table.aggregate.encode, table.identity
             raw = {k: None if s is None else encode(s) for k, s in changes.items()}
@@ -142,6 +150,11 @@ class EpochProducer:
                 self.producer.poll(0.05)
             else:
                 return
+
+
+def position_header(epoch: Epoch, partials: Partials) -> Headers:
+    """The source offset that is committed with the chunks: they speak of records below it."""
+    return ((POSITION_HEADER, b"%d" % epoch.tasks[partials.task].position),)
 
 
 def pack(partials: Partials, partitions: Mapping[str, int]) -> Iterator[tuple[int, bytes]]:

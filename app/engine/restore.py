@@ -20,11 +20,10 @@ import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
-from app.engine.changelog import POSITION_KEY, parse_position, parse_record_key
+from app.engine.changelog import POSITION_KEY, parse_position, parse_record_key, parse_since_key
 from app.engine.clients import OUTAGES
-from app.engine.counts import Counts, decode_metadata
+from app.engine.effects import KeyRange
 from app.engine.epoch import TaskId
-from app.engine.lanes import Lanes
 from app.engine.offsets import GroupOffsets, NoOffsetError, told_offset
 from app.engine.progress import Progress
 from app.engine.read_ahead import READ_AHEAD
@@ -60,8 +59,7 @@ class StartPoint:
 
     committed: int | None
     log_start: int
-    lanes: Lanes
-    counts: Counts
+    metadata: str
 
 
 class Restorer:
@@ -93,7 +91,7 @@ class Restorer:
     def start_points(
         self, tasks: Iterable[TaskId], progress: Progress, cancelled: Callable[[], bool]
     ) -> dict[TaskId, StartPoint]:
-        """Committed position, lanes, counts and log start of each task.
+        """Committed position and metadata, and log start, of each task.
 
         Waits for offsets that a pending transaction holds; that is bounded by the
         transaction timeout plus the broker's scan interval.
@@ -111,11 +109,8 @@ class Restorer:
         for task in wanted:
             tp = (physical(task.topic), task.partition)
             committed = found[tp]
-            points[task] = StartPoint(
-                committed.offset if committed.offset >= 0 else None,
-                low[tp],
-                *decode_metadata(committed.metadata or ""),
-            )
+            offset = committed.offset if committed.offset >= 0 else None
+            points[task] = StartPoint(offset, low[tp], committed.metadata or "")
         return points
 
     def _committed(
@@ -269,10 +264,12 @@ def _sorted(
 def apply_records(store: Store, messages: Iterable[ck.Message]) -> int:
     """Apply changelog records of one partition to its store, in one write; their bytes.
 
-    Rows of unknown tables and records that are no rows (foreign garbage) change nothing.
+    Rows of unknown tables and records that are no rows (foreign garbage) change nothing. A
+    table that began anew holds nothing of what came before.
     """
     families = set(store.families)
     changes: dict[str, dict[bytes, bytes | None]] = {}
+    void: dict[str, list[KeyRange]] = {}
     source: int | None = None
     last, size_bytes = -1, 0
     for message in messages:
@@ -285,10 +282,14 @@ def apply_records(store: Store, messages: Iterable[ck.Message]) -> int:
             at = parse_position(value)
             source = source if at is None else at
             continue
+        begun = parse_since_key(key)
+        if begun in families:
+            changes[begun], void[begun] = {}, store.everything(begun)
+            continue
         parsed = parse_record_key(key)
         if parsed is not None and parsed[0] in families:
             changes.setdefault(parsed[0], {})[parsed[1]] = value
-    store.write(changes, Positions(changelog=last + 1, source=source))
+    store.write(changes, Positions(changelog=last + 1, source=source), void)
     return size_bytes
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.engine.declared import DECLARED_MAX
 from app.engine.effects import Repartition, Step, TableSpec, Tick
 
 
@@ -34,6 +35,8 @@ class AgentSpec:
     processed go to ``late_topic`` and ``dead_letter_topic`` inside the same epoch.
     ``tick`` is wall-clock work, ``on_time`` event-time work (see :class:`Tick`).
     ``repartitions`` are those the step emits partials for: their topics hear of every lane.
+    ``counted`` are things that the step counts outside tables, name -> identity: the engine
+    keeps, as it does for tables, since which offset each has been declared.
     """
 
     topic: str
@@ -46,10 +49,18 @@ class AgentSpec:
     on_time: Tick | None = None
     repartitions: tuple[Repartition, ...] = ()
     on_failure: FailurePolicy = FailurePolicy.DEAD_LETTER
+    counted: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if bool(self.tables) != (self.changelog is not None):
             raise ValueError(f"agent of {self.topic!r}: tables and changelog go together")
+        if len(self.declared) > DECLARED_MAX:
+            raise ValueError(f"agent of {self.topic!r}: more than {DECLARED_MAX} declarations")
+
+    @property
+    def declared(self) -> Mapping[str, str]:
+        """Identity of each table, and of what else is counted, by name."""
+        return {table.name: table.identity for table in self.tables} | dict(self.counted)
 
 
 @dataclass(frozen=True, slots=True)

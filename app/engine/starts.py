@@ -11,12 +11,13 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import confluent_kafka as ck
 
 from app.engine.clock import Clock
-from app.engine.counts import Counts
+from app.engine.counts import Counts, declared_in, decode_metadata
+from app.engine.declared import Since, begun_anew, since_at
 from app.engine.epoch import TaskId
 from app.engine.lanes import Lanes
 from app.engine.progress import Progress
@@ -37,11 +38,16 @@ _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a task goes on, agreed by group, changelog and store."""
+    """Where a task goes on, agreed by group, changelog and store.
+
+    ``since``: what is in force since when; ``anew``: tables that begin here, with nothing kept.
+    """
 
     position: int
     lanes: Lanes
     counts: Counts
+    since: Since = field(default_factory=dict)
+    anew: Mapping[str, int] = field(default_factory=dict)
 
 
 class Starter:
@@ -120,7 +126,7 @@ class Starter:
                 )
                 store.reset()
             self._restorer.catch_up(apart, progress, cancelled)
-        return {task.id: _start(task.id, task.store, points[task.id]) for task in tasks}
+        return {task.id: _start(task, points[task.id]) for task in tasks}
 
     async def idle(self, deadline_s: float) -> None:
         """Wait until the thread touches no store any more, or until then (loop time).
@@ -138,8 +144,27 @@ class Starter:
         self._thread.shutdown(wait=False)
 
 
-def _start(task: TaskId, store: Store | None, point: StartPoint) -> Start:
-    return Start(_position(task, store, point), point.lanes, point.counts)
+def _start(task: Task, point: StartPoint) -> Start:
+    """Where the task goes on. Of what it declares anew, nothing is left in its store."""
+    position = _position(task.id, task.store, point)
+    declared = task.spec.declared
+    known = declared_in(point.metadata)
+    since = since_at(declared.values(), known, position)
+    anew = set(begun_anew(declared.values(), known))
+    tables = [table.identity for table in task.spec.tables if table.identity in anew]
+    if task.store is not None and tables:
+        # Its rows may have come back with the changelog, or lain in a store of long ago.
+        task.store.clear(tables)
+    if anew:
+        logger.info(
+            "%s: declared anew, or otherwise than before: %s; counted from offset %d on, and "
+            "nothing that was kept under a former declaration is read",
+            task.id,
+            ", ".join(sorted(name for name, identity in declared.items() if identity in anew)),
+            position,
+        )
+    lanes, counts = decode_metadata(point.metadata)
+    return Start(position, lanes, counts, since, dict.fromkeys(tables, position))
 
 
 def _position(task: TaskId, store: Store | None, point: StartPoint) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from app.engine.counts import Counts
+from app.engine.declared import Since
 from app.engine.effects import Effects
 from app.engine.epoch import TaskCommit, TaskId
 from app.engine.lanes import Lanes
@@ -51,6 +52,8 @@ class Task:
         self.committed_position = 0
         self._lanes = Lanes()
         self.counts = self.committed_counts = Counts()
+        self._since: Since = {}
+        self._anew: Mapping[str, int] = {}
         self.layers: dict[str, Layers] = (
             {} if store is None else {t.name: Layers(t, store) for t in spec.tables}
         )
@@ -75,13 +78,25 @@ class Task:
         """Number of partitions of a topic of the catalogue."""
         return self._partitions[topic]
 
-    def start(self, position: int, lanes: Lanes, counts: Counts) -> None:
-        """Begin at a position whose effects so far are exactly what the store holds."""
+    def start(
+        self,
+        position: int,
+        lanes: Lanes,
+        counts: Counts,
+        since: Since = MappingProxyType({}),
+        anew: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """Begin at a position whose effects so far are exactly what the store holds.
+
+        ``since``: what is in force since when; ``anew``: the tables that the next commit is to
+        say have begun anew.
+        """
         for layers in self.layers.values():
             layers.drop()
         self.position = self.committed_position = position
         self._lanes = lanes
         self.counts = self.committed_counts = counts
+        self._since, self._anew = since, anew
         self.dirty_since_ms = self.in_flight_since_ms = 0
         self._time_ticks = TIME_TICKS
         self.reading = Reading()
@@ -156,6 +171,7 @@ class Task:
     def take(self) -> TaskCommit:
         """Freeze what this task adds to the epoch."""
         self.in_flight_since_ms, self.dirty_since_ms = self.dirty_since_ms, 0
+        anew, self._anew = self._anew, {}
         return TaskCommit(
             self.position,
             self._lanes,
@@ -163,4 +179,6 @@ class Task:
             self.spec.changelog if self.layers else None,
             {layers.spec: layers.take() for layers in self.layers.values()},
             {layers.spec.identity: layers.take_dropped() for layers in self.layers.values()},
+            self._since,
+            anew,
         )

@@ -155,7 +155,8 @@ def test_a_row_tells_its_counts(count: int, late: int, hist: dict[int, int]):
     key = row_record_key(SPEC.identity, row_key("/a", NOW))
     assert READING.row(key, WindowAggregate().encode(stats)) == (0, Row(0, count, late))
     assert READING.row(key, None) == (0, None)
-    assert READING.row(row_record_key("window-1-other", b"k"), b"x") == (-1, None)
+    assert READING.row(row_record_key(SPEC.identity, row_key("/a", NOW)), b"x") == (-1, None)
+    assert READING.row(row_record_key("window-1-other", b"k"), b"x") is None
     assert READING.row(row_record_key("lane-mark-1", b"k"), b"x") is None
 
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from app.engine.changelog import POSITION_KEY, parse_position, parse_record_key, row_record_key
 from app.engine.chunks import Chunk, LaneMark, decode_chunk, encode_chunk, lane_key
-from app.engine.counts import Counts, decode_metadata, encode_metadata
+from app.engine.counts import Counts, declared_in, decode_metadata, encode_metadata
+from app.engine.declared import DECLARED_MAX
 from app.engine.effects import Effects, Late, Reject
-from app.engine.lanes import LANE_ID_MAX, LANES_MAX, LIVE, Lanes
+from app.engine.lanes import LANE_ID_MAX, LANES_MAX, LIVE, Lane, Lanes
 from app.engine.membership import Membership
 from app.engine.partitioner import partition_for
 
@@ -124,6 +125,25 @@ def test_the_metadata_of_an_offset_round_trips(
 ) -> None:
     lanes = Lanes().advanced(moved)
     assert decode_metadata(encode_metadata(lanes, counts)) == (lanes, counts)
+    assert declared_in(encode_metadata(lanes, counts)) is None
+
+
+_SINCE = st.dictionaries(
+    st.text("0123456789abcdef", min_size=8, max_size=8), st.integers(0, 2**63 - 1), max_size=80
+)
+
+
+@given(_COUNTS, st.booleans(), _SINCE.filter(bool))
+def test_metadata_tells_since_when_what_is_declared_is_in_force(
+    counts: Counts, idle: bool, since: dict[str, int]
+) -> None:
+    lanes = Lanes({"": Lane(1, 2), "a": Lane(3, 4, idle=idle)})
+    text = encode_metadata(lanes, counts, since)
+    assert declared_in(text) == since
+    assert decode_metadata(text) == (lanes, counts)
+    # A version that does not know of it takes it for part of the last lane.
+    former = Lanes.decode(text.split("|", 2)[2])
+    assert former == Lanes({"": Lane(1, 2), "a": Lane(3, 4)})
 
 
 @pytest.mark.parametrize(
@@ -137,13 +157,17 @@ def test_metadata_that_something_else_wrote_counts_as_nothing(text: str) -> None
 def test_no_metadata_of_an_offset_fails_to_decode(text: str) -> None:
     decode_metadata(text)
     decode_metadata("h1|" + text)
+    declared_in(text)
+    told = declared_in("h1|1,2,3,4||" + text)
+    assert told is None or len(told) <= DECLARED_MAX
 
 
 def test_the_largest_metadata_is_what_kafka_accepts() -> None:
     latest, most = 253_402_300_799_999, 2**63 - 1
     names = [LIVE, *(f"{i:0{LANE_ID_MAX}d}" for i in range(LANES_MAX))]
     lanes = Lanes().advanced(dict.fromkeys(names, (latest, latest)))
-    assert len(encode_metadata(lanes, Counts(most, most, most, most))) < 4_096
+    since = dict.fromkeys((f"{number:08x}" for number in range(DECLARED_MAX)), most)
+    assert len(encode_metadata(lanes, Counts(most, most, most, most), since)) < 4_096
 
 
 def test_counts_add_up_to_what_came_in() -> None:

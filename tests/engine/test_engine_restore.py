@@ -18,6 +18,7 @@ from confluent_kafka.cimpl import NewTopic
 from app.engine.changelog import POSITION_KEY, row_record_key
 from app.engine.clock import SystemClock
 from app.engine.counts import Counts, encode_metadata
+from app.engine.declared import fingerprint
 from app.engine.effects import Effects
 from app.engine.epoch import Epoch, TaskCommit, TaskId
 from app.engine.lanes import LIVE, Lanes
@@ -202,7 +203,8 @@ async def test_a_partition_nobody_ever_read_starts_at_its_beginning(world: World
     world.fill_source(3)
     task = world.task()
     start, read = await world.starts(task)
-    assert (start, read) == (Start(0, Lanes(), Counts()), 0)
+    assert (start.position, start.lanes, start.counts, read) == (0, Lanes(), Counts(), 0)
+    assert (start.since, start.anew) == ({fingerprint(COUNTS.identity): 0}, {})
     assert world.rows(task) == {}
 
 
@@ -215,7 +217,8 @@ async def test_a_lost_disk_is_rebuilt_through_holes_and_aborted_transactions(wor
     world.write(producer, [row(b"b", 99), position(98)], abort=True)
     task = world.task()
     start, _ = await world.starts(task)
-    assert start == Start(3, LANES, TALLY)
+    assert (start.position, start.lanes, start.counts) == (3, LANES, TALLY)
+    assert (start.since, start.anew) == ({fingerprint(COUNTS.identity): 3}, {})
     assert world.rows(task) == {b"a": b"2", b"b": b"7"}
     assert world.store_of(task).positions().source == 3
 
@@ -356,7 +359,7 @@ async def test_committed_offsets_wait_for_a_pending_transaction(world: World, ab
     end(PATIENCE_S)
     points = await asyncio.wait_for(asking, PATIENCE_S)
     assert points[SOURCE].committed == (1 if abort else 2)
-    assert (points[SOURCE].lanes, points[SOURCE].counts) == (LANES, TALLY)
+    assert points[SOURCE].metadata == METADATA
 
 
 @pytest.mark.parametrize("abort", [True, False])
@@ -457,7 +460,7 @@ async def test_an_epoch_can_be_read_back_from_nothing(
     assert written.rows == {SOURCE: {COUNTS.identity: {b"a": b"2", b"gone": None}}}
     task = world.task()
     start, read = await world.starts(task)
-    assert (start, read) == (Start(2, LANES, TALLY), 3)
+    assert (start.position, start.lanes, start.counts, read) == (2, LANES, TALLY, 3)
     assert world.rows(task) == {b"a": b"2"}
     assert written.changelog == {SOURCE: 3}
 
