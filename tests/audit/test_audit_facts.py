@@ -25,7 +25,16 @@ from agents.audit.facts import (
     id_hash,
     same_checksum,
 )
-from agents.audit.marks import Account, Origin, read_account, read_made, read_origin
+from agents.audit.marks import (
+    Account,
+    Origin,
+    read_account,
+    read_made,
+    read_origin,
+    read_position,
+    read_since,
+)
+from agents.audit.since import EVER, NEVER, Since, since_of
 from agents.log_events.agent import log_events_agent
 from agents.normalise.step import normalise_step
 from agents.windows.agent import windows_agent
@@ -34,12 +43,14 @@ from app.engine.batch import RecordBatch
 from app.engine.changelog import row_record_key
 from app.engine.chunks import Chunk, LaneMark, encode_chunk
 from app.engine.counts import Counts, encode_metadata
+from app.engine.declared import fingerprint
 from app.engine.driver import Driver
 from app.engine.effects import Late, Reject
+from app.engine.epoch import TaskId
 from app.engine.lanes import Lane, Lanes
 from app.engine.side_outputs import dead_letter, late_record
 from tables.windows.keys import row_key
-from tables.windows.spec import ErrorsWhen, WindowSpec
+from tables.windows.spec import WINDOWS_MAX, ErrorsWhen, WindowSpec
 from tables.windows.stats import WindowAggregate, WindowStats
 from tables.windows.where import Condition
 from tests.windows.driver import event
@@ -128,6 +139,64 @@ def test_an_account_is_read_from_the_committed_metadata(
     metadata = encode_metadata(Lanes({"": Lane(seen, seen), "a-b": Lane(1, 2)}), Counts(*numbers))
     assert read_account(metadata) == Account(*numbers)
     assert Account(*numbers).records == sum(numbers)
+
+
+offsets = st.integers(0, (1 << 63) - 1)
+
+
+@given(st.lists(offsets, min_size=1, max_size=4), st.booleans())
+def test_since_when_a_window_is_counted_is_read_as_the_engine_tells_it(
+    since: list[int], another: bool
+):
+    specs = [replace(SPEC, name=f"window-{n}") for n in range(5)]
+    told = {fingerprint(spec.identity): at for spec, at in zip(specs, since, strict=False)}
+    metadata = encode_metadata(Lanes({"": Lane(1, 2)}), Counts(1), told)
+    assert read_account(metadata) == Account(1, 0, 0, 0)
+    windows = audited(specs[: len(since) + another], ()).windows
+    assert since_of(windows, read_since(metadata)).offsets == (*since, *[NEVER] * another)
+    assert since_of(windows, read_since(encode_metadata(Lanes(), Counts()))).offsets == (
+        (NEVER,) * len(windows)
+    )
+
+
+@given(st.text())
+def test_any_metadata_tells_since_when_or_nothing(metadata: str):
+    for text in (metadata, f"h1|1,2,3,4||{metadata}"):
+        assert all(isinstance(at, int) for at in (read_since(text) or {}).values())
+    assert read_since(None) is None
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=4), st.integers(0, 9))
+def test_a_record_counts_for_the_windows_that_were_declared_by_then(since: list[int], offset: int):
+    vector = tuple(range(1, WINDOWS + 2 * len(since) + 1))
+    masked = Since(tuple(since)).masked(offset, vector)
+    assert masked[:WINDOWS] == vector[:WINDOWS]
+    for w, at in enumerate(since):
+        place = slice(WINDOWS + 2 * w, WINDOWS + 2 * w + 2)
+        assert masked[place] == (vector[place] if offset >= at else (0, 0))
+    assert Since(tuple(since)).masked(offset, (1, 2)) == (1, 2)
+    assert EVER.masked(offset, vector) is vector
+
+
+@given(st.one_of(st.none(), st.binary(max_size=24)))
+def test_any_position_of_a_chunk_is_read(raw: bytes | None):
+    assert (read_position({"position": raw}) or 0) >= 0
+    assert read_position({}) is None
+
+
+def test_the_chunks_of_an_epoch_tell_the_offset_committed_with_them():
+    driver = Driver((log_events_agent((SPEC,)),), {"log-events": 1, "window-partials": 2}, NOW)
+    for number in (3, 5):
+        driver.feed("log-events", [event(NOW, "/a")] * number)
+    told = [read_position(dict(each.headers)) for each in driver.topics["window-partials"]]
+    assert (told[0], told[-1]) == (3, 8)
+    assert driver.tasks[TaskId("log-events", 0)].committed_position == 8
+
+
+def test_as_many_windows_as_may_be_declared_have_room_in_the_metadata():
+    specs = tuple(replace(SPEC, name=f"window_{n}") for n in range(WINDOWS_MAX))
+    assert len(log_events_agent(specs).declared) == WINDOWS_MAX
+    assert windows_agent(specs).declared.keys() > log_events_agent(specs).declared.keys()
 
 
 @given(st.text())
