@@ -152,14 +152,14 @@ def later(books: Books) -> list[str]:
         since = [book.since.of(w) for tp, book in books.sources.items() if tp[0] == LOG_EVENTS]
         if window.key is None or not any(since):
             continue
-        name = f"{LOG_EVENTS}: {window.name}"
-        if NEVER in since:
-            notes.append(
-                f"{name} is not counted yet, or by a version that does not tell, in "
-                f"{since.count(NEVER)} of {len(since)} partitions"
-            )
-        else:
-            notes.append(f"{name} was declared anew: it is compared from there on")
+        missing = since.count(NEVER)
+        notes.append(
+            f"{LOG_EVENTS}: {window.name} is not counted yet, or by a version that tells "
+            f"nothing, in {missing} of {len(since)} partitions"
+            if missing
+            else f"{LOG_EVENTS}: {window.name} is compared from a later offset on: it was declared "
+            "anew there, or nothing was told before"
+        )
     return notes
 
 
