@@ -38,7 +38,8 @@ def _bounds() -> tuple[int, ...]:
 
 _BOUNDS = _bounds()
 """Bucket ``b`` holds the values ``_BOUNDS[b] <= v < _BOUNDS[b + 1]``."""
-_LAST = len(_BOUNDS) - 2
+LAST = len(_BOUNDS) - 2
+"""The last bucket; that of the lowest values is its negative."""
 
 # Looking a value up in a table costs a quarter of a binary search over 2 500 bounds.
 # FINE has a cell per value; COARSE a cell per 512 values, where buckets are wider than
@@ -70,7 +71,7 @@ def bucket(value: int) -> int:
     if value < _COARSE_END:
         low = _COARSE[value >> _COARSE_SHIFT]
         return low + 1 if value >= _BOUNDS[low + 1] else low
-    return min(bisect_right(_BOUNDS, value) - 1, _LAST)
+    return min(bisect_right(_BOUNDS, value) - 1, LAST)
 
 
 _MIDDLES = tuple((lo + hi - 1) / 2 for lo, hi in pairwise(_BOUNDS))
@@ -81,14 +82,9 @@ def middle(bucket_: int) -> float:
     return _MIDDLES[bucket_] if bucket_ >= 0 else -_MIDDLES[-bucket_]
 
 
-_SHARED = {bucket_: bucket_ for bucket_ in range(-_LAST, _LAST + 1)}
+_SHARED = {bucket_: bucket_ for bucket_ in range(-LAST, LAST + 1)}
 """One object for each bucket. A histogram that was read has objects of its own for its keys:
 as many bytes as itself, and each to be fetched from memory whenever it is copied or encoded."""
-
-
-def valid(hist: Mapping[int, int]) -> bool:
-    """Whether every bucket exists and every count is positive (what is stored always is)."""
-    return not hist or (min(hist) >= -_LAST and max(hist) <= _LAST and min(hist.values()) > 0)
 
 
 def merge(left: Histogram, right: Histogram) -> Histogram:

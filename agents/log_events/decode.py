@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, sub
 from typing import Any, Final
 
 from app.engine.batch import Headers, RecordBatch
@@ -32,20 +32,43 @@ _FIELD = re.compile(r"(?:at `\$\.|missing required field `)([a-z_]+)")
 
 
 @dataclass(frozen=True, slots=True)
-class EventBatch:
-    """The events of a batch as columns of one length, in offset order, without the rejects.
+class Events:
+    """Events of one partition as columns of one length, in offset order.
 
-    ``columns`` are those the reader was made for, and ``timestamp``. ``index`` is the event's
-    place in the record batch. ``stream_time_ms`` is the highest event time its lane had
-    accepted once this event was, so it never falls within a lane. ``lanes`` are lane ids.
-    ``moved`` is what :meth:`Lanes.advanced` takes: lane -> (highest event time, ingest time of
-    its last event), for the lanes that had one.
+    ``columns`` are those the reader was made for, and ``timestamp``. ``stream_time_ms`` is the
+    highest event time its lane had accepted once this event was, so it never falls within a
+    lane. ``lanes`` are lane ids, ``ingest_ms`` when the broker took each (0: it did not say).
     """
 
-    columns: Mapping[Column, Sequence[Any]]
+    columns: Mapping[Column, list[Any]]
+    stream_time_ms: list[int]
+    lanes: list[str]
+    ingest_ms: list[int]
+
+    def __len__(self) -> int:
+        return len(self.lanes)
+
+    def extend(self, more: Events) -> None:
+        """Append those of the next batch."""
+        for name, column in self.columns.items():
+            column.extend(more.columns[name])
+        self.stream_time_ms.extend(more.stream_time_ms)
+        self.lanes.extend(more.lanes)
+        self.ingest_ms.extend(more.ingest_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """What a batch of records holds: its events, without the rejects.
+
+    ``index`` is the event's place in the record batch. ``behind_ms``: how far the one that is
+    furthest behind its stream time is. ``moved`` is what :meth:`Lanes.advanced` takes: lane ->
+    (highest event time, ingest time of its last event), for the lanes that had one.
+    """
+
+    events: Events
     index: Sequence[int]
-    stream_time_ms: Sequence[int]
-    lanes: Sequence[str]
+    behind_ms: int
     moved: Mapping[str, tuple[int, int]]
     rejects: Sequence[Reject]
 
@@ -66,7 +89,7 @@ class EventReader:
     def __call__(self, batch: RecordBatch, lanes: Lanes) -> EventBatch:
         """The events of a batch, given the lanes before it."""
         lane_of = _lane_column(batch.headers)
-        columns: dict[Column, list[object]] = {column: [] for column in self._getters}
+        columns: dict[Column, list[Any]] = {column: [] for column in self._getters}
         filled = [(columns[column].extend, getter) for column, getter in self._getters.items()]
         reading = _Reading(lanes)
         for start in range(0, len(batch), BLOCK):
@@ -76,15 +99,16 @@ class EventReader:
             )
             for extend, getter in filled:
                 extend(map(getter, block))
-        rejects = reading.rejects
+        rejects, ingest_ms = reading.rejects, [max(0, at) for at in batch.timestamps]
         places: Sequence[int] = range(len(batch))
         if rejects:
             refused = {reject.index for reject in rejects}
             places = [i for i in places if i not in refused]
             lane_of = [lane_of[i] for i in places]
-        return EventBatch(
-            columns, places, reading.stream_time_ms, lane_of, reading.moved(), rejects
-        )
+            ingest_ms = [ingest_ms[i] for i in places]
+        events = Events(columns, reading.stream_time_ms, lane_of, ingest_ms)
+        behind_ms = max(map(sub, reading.stream_time_ms, columns["timestamp"]), default=0)
+        return EventBatch(events, places, behind_ms, reading.moved(), rejects)
 
 
 class _Reading:
@@ -145,7 +169,7 @@ class _Reading:
         return events
 
 
-def _lane_column(headers: Sequence[Headers]) -> Sequence[str]:
+def _lane_column(headers: Sequence[Headers]) -> list[str]:
     if not any(headers):
         return [LIVE] * len(headers)
     ids: dict[bytes | None, str] = {None: LIVE}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from agents.log_events.decode import Column, EventBatch, EventReader
+from agents.log_events.decode import Column, EventBatch, EventReader, Events
 from app.engine.batch import RecordBatch
-from app.engine.effects import Effects, View
+from app.engine.effects import Effects, Late, Repartition, View
 from app.engine.lanes import LIVE, NO_WATERMARK
 
 LANE_IDLE_MS = 30_000
@@ -16,21 +16,55 @@ LANE_IDLE_MS = 30_000
 
 
 class EventStep(Protocol):
-    """A step over decoded events. Answers with partials, outputs and late records."""
+    """One use of the events: which of them come too late for it, and the partials of the others.
+
+    Pure, and keeps nothing. Late is decided batch by batch, partials are made of all events of
+    an epoch: those of several batches as one are what merging those of each would give.
+    """
 
     @property
     def reads(self) -> Iterable[Column]:
         """Columns of the events that it looks at."""
         ...
 
-    def __call__(self, events: EventBatch, batch: RecordBatch, view: View, now_ms: int) -> Effects:
-        """Decide what the events change. No I/O, no clock, no logging."""
+    @property
+    def repartition(self) -> Repartition:
+        """Where the partials travel."""
+        ...
+
+    def late(self, batch: EventBatch) -> Iterable[Late]:
+        """Events that it leaves out, in any order."""
+        ...
+
+    def partials(self, events: Events, partition: int) -> Mapping[Any, Any]:
+        """What the events of a partition come to. Never raises, whatever events hold."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
+class GatheredEvents:
+    """Events of one partition in an epoch. Implements :class:`app.engine.effects.Gathered`."""
+
+    steps: tuple[EventStep, ...]
+    events: Events
+    partition: int
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def add(self, more: GatheredEvents) -> None:
+        """Take in those of the next batch."""
+        self.events.extend(more.events)
+
+    def partials(self) -> Iterator[tuple[Repartition, Mapping[Any, Any]]]:
+        """Of each step."""
+        for step in self.steps:
+            yield step.repartition, step.partials(self.events, self.partition)
+
+
+@dataclass(frozen=True, slots=True)
 class LogEventsStep:
-    """Engine step of the topic: decodes a batch and runs ``steps`` over it, in order.
+    """Engine step of the topic: decodes a batch for ``steps``, and asks each who is late.
 
     A record that is late for several steps is reported once, for the first; the row of each
     window counts it. It is late in the account even where others took it: a session waits a
@@ -45,28 +79,27 @@ class LogEventsStep:
         object.__setattr__(self, "_read", reader)
 
     def __call__(self, batch: RecordBatch, view: View, now_ms: int) -> Effects:
-        """Effects of all steps together, and the lanes after the batch."""
-        events = self._read(batch, view.lanes)
-        total = Effects(rejects=list(events.rejects))
-        if events.moved:
+        """The events for the epoch, who is late for any step, and the lanes after the batch."""
+        read = self._read(batch, view.lanes)
+        effects = Effects(rejects=list(read.rejects))
+        if len(read.events):
+            effects.gathered = GatheredEvents(self.steps, read.events, batch.partition)
+        if read.moved:
             # Idleness is measured from when a record was worked on: after an outage the
             # backlog is older than the idle timeout, yet its lanes are busy.
-            total.lanes = view.lanes.advanced(
+            effects.lanes = view.lanes.advanced(
                 {
                     lane: (watermark, max(seen, now_ms))
-                    for lane, (watermark, seen) in events.moved.items()
+                    for lane, (watermark, seen) in read.moved.items()
                 }
             )
-        lost: set[int] = set()
+        late: dict[int, Late] = {}
         for step in self.steps:
-            found = step(events, batch, view, now_ms)
-            total.partials += found.partials
-            total.outputs += found.outputs
-            total.late += [each for each in found.late if each.index not in lost]
-            lost.update(each.index for each in found.late)
-        total.late.sort(key=lambda each: each.index)  # side records keep the order of the source
-        total.applied = len(batch) - len(total.rejects) - len(total.late)
-        return total
+            for each in step.late(read):
+                late.setdefault(each.index, each)
+        effects.late = [late[index] for index in sorted(late)]  # side records keep their order
+        effects.applied = len(batch) - len(effects.rejects) - len(late)
+        return effects
 
 
 @dataclass(frozen=True, slots=True)

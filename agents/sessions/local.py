@@ -1,17 +1,16 @@
-"""The local half of sessions: a batch of events becomes a few intervals per user."""
+"""The local half of sessions: an epoch's events become a few intervals per user."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 
 import msgspec
 
-from agents.log_events.decode import Column, EventBatch
+from agents.log_events.decode import Column, EventBatch, Events
 from agents.sessions.repartition import PartialKey
-from app.engine.batch import RecordBatch
-from app.engine.effects import Effects, Late, Repartition, View
+from app.engine.effects import Late, Repartition
 from tables.sessions.funnel import Evidence, bounded
 from tables.sessions.matching import Classifier
 from tables.sessions.spec import SessionSpec
@@ -32,7 +31,7 @@ class _Run(msgspec.Struct, gc=False):
 
 @dataclass(frozen=True)
 class LocalSessions:
-    """Event step of one kind of session: groups a batch by user, keeps nothing.
+    """Event step of one kind of session: groups events by user, keeps nothing.
 
     An event is late when the stream time of its lane, itself included, is more than gap and
     lateness beyond it. An event without the key field, or left out by the filter, is in no
@@ -52,10 +51,19 @@ class LocalSessions:
         fields = (self.spec.key, "endpoint")
         return fields if self._classify is None else (*fields, self._classify)
 
-    def __call__(self, events: EventBatch, batch: RecordBatch, view: View, now_ms: int) -> Effects:  # noqa: ARG002 - the contract's signature
-        """Partials for the global half, and the late records."""
-        runs, late = _runs(self.spec, self._classify, events)
-        spec, timestamps, index = self.spec, batch.timestamps, events.index
+    def late(self, batch: EventBatch) -> Iterator[Late]:
+        """Events whose session may have been let go of."""
+        if batch.behind_ms <= self.spec.slack_ms:
+            return  # the usual case
+        events, spec = batch.events, self.spec
+        for place in _runs(spec, self._classify, events)[1]:
+            behind = events.stream_time_ms[place] - events.columns["timestamp"][place]
+            yield Late(batch.index[place], spec.table_name, behind - spec.gap_ms)
+
+    def partials(self, events: Events, partition: int) -> dict[PartialKey, Partial]:  # noqa: ARG002 - the contract's signature
+        """Partials for the global half."""
+        runs, _ = _runs(self.spec, self._classify, events)
+        spec, ingest_ms = self.spec, events.ingest_ms
         name, gap, span = spec.name, spec.gap_ms, spec.span_ms
         partials: dict[PartialKey, Partial] = {}
         for user, run in runs:
@@ -67,19 +75,13 @@ class LocalSessions:
                 run.pages,
                 run.steps,
                 run.lanes,
-                max(0, timestamps[index[run.last]]),
+                ingest_ms[run.last],
             )
             partial, key = Partial(gap, (session,)), (name, user, start // span)
             held = partials.setdefault(key, partial)
             if held is not partial:
                 partials[key] = merge_partials(held, partial)
-        effects = Effects()
-        for place in late:
-            behind = events.stream_time_ms[place] - events.columns["timestamp"][place]
-            effects.late.append(Late(index[place], spec.table_name, behind - gap))
-        if partials:
-            effects.partials.append((self.repartition, partials))
-        return effects
+        return partials
 
 
 def _prove(took: list[tuple[_Run, int, int]], steps: int) -> None:
@@ -95,7 +97,7 @@ def _prove(took: list[tuple[_Run, int, int]], steps: int) -> None:
 
 
 def _runs(
-    spec: SessionSpec, classify: Classifier | None, events: EventBatch
+    spec: SessionSpec, classify: Classifier | None, events: Events
 ) -> tuple[list[tuple[str, _Run]], list[int]]:
     """Runs with their users, and the places of late events.
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from operator import itemgetter, mul
 from typing import Any
 
-from agents.log_events.decode import EventBatch
+from agents.log_events.decode import Events
 from tables import sketch
 from tables.histogram import FINE, FINE_END, Histogram, bucket
 from tables.windows.stats import microseconds
@@ -27,10 +27,10 @@ _COUNTED = 12
 
 
 class Columns:
-    """Columns of a batch, each made when it is first asked for."""
+    """Columns of events, each made when it is first asked for."""
 
-    def __init__(self, batch: EventBatch) -> None:
-        self._columns = batch.columns
+    def __init__(self, events: Events) -> None:
+        self._columns = events.columns
         self._values: dict[str, tuple[Sequence[int | None], Sequence[int], bool]] = {}
         self._errors: dict[int, Sequence[bool]] = {}
 

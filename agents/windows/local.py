@@ -1,4 +1,4 @@
-"""The local half of windows: a batch of events becomes one partial per key, pane and window."""
+"""The local half of windows: an epoch's events become one partial per key, pane and window."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from agents.log_events.decode import Column, EventBatch
+from agents.log_events.decode import Column, EventBatch, Events
 from agents.windows.columns import NOTHING, Columns, Measured, Places
 from agents.windows.repartition import PartialKey
-from app.engine.batch import RecordBatch
 from app.engine.chunks import lane_key
-from app.engine.effects import Effects, Late, Repartition, View
+from app.engine.effects import Late, Repartition
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats, merge_stats
 from tables.windows.where import Admits, admits_of
 from tables.windows.window import GLOBAL_KEY
 
 Groups = Mapping[tuple[str, int], Mapping[str, Places]]
-"""Places of a batch by (lane, pane start), then key."""
+"""Places of events by (lane, pane start), then key."""
 _Shape = tuple[str, int, int, tuple[object, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class LocalWindows:
-    """Event step of all windows: groups a batch by (key, pane), keeps nothing.
+    """Event step of all windows: groups events by (key, pane), keeps nothing.
 
     An event is late when the stream time of its lane, itself included, has reached the
     end of its pane plus grace. A late event adds one to ``late`` of its row and to
@@ -58,28 +57,32 @@ class LocalWindows:
             if spec.codes or spec.errors is not None:
                 yield "status"
 
-    def __call__(self, events: EventBatch, batch: RecordBatch, view: View, now_ms: int) -> Effects:  # noqa: ARG002 - the contract's signature
-        """Partials for the global half, and each late record once, for the first window."""
+    def late(self, batch: EventBatch) -> Iterator[Late]:
+        """Each late record once, for the first window."""
+        seen: set[int] = set()
+        for admits, specs in self._alike:
+            # Its pane ends after the event, so nothing can be late: the usual case.
+            if batch.behind_ms <= specs[0].grace_ms:
+                continue
+            keys = Columns(batch.events).keys(specs[0].key, admits)
+            for place in _grouped(specs[0], keys, batch.events)[1]:
+                if place not in seen:
+                    seen.add(place)
+                    yield _late(specs[0], batch.index[place], place, batch.events)
+
+    def partials(self, events: Events, partition: int) -> dict[PartialKey, WindowStats]:
+        """Partials for the global half; rows of late events say how many there were."""
         columns = Columns(events)
-        ingested = [max(0, batch.timestamps[index]) for index in events.index]
         partials: dict[PartialKey, WindowStats] = {}
-        late: dict[int, Late] = {}
         for admits, specs in self._alike:
             groups, missed = _grouped(specs[0], columns.keys(specs[0].key, admits), events)
-            _add_groups(partials, specs, groups, columns, ingested, batch.partition)
+            _add_groups(partials, specs, groups, columns, events.ingest_ms, partition)
             for spec in specs if missed else ():
-                _add_late(partials, spec, missed, columns, ingested)
-            for place in missed:
-                index = events.index[place]
-                if index not in late:
-                    late[index] = _late(specs[0], index, place, events)
-        effects = Effects(late=[late[index] for index in sorted(late)])
-        if partials:
-            effects.partials.append((self.repartition, partials))
-        return effects
+                _add_late(partials, spec, missed, columns, events.ingest_ms)
+        return partials
 
 
-def _late(spec: WindowSpec, index: int, place: int, events: EventBatch) -> Late:
+def _late(spec: WindowSpec, index: int, place: int, events: Events) -> Late:
     timestamp = events.columns["timestamp"][place]
     end = timestamp - timestamp % spec.advance_ms + spec.advance_ms
     return Late(index, spec.name, events.stream_time_ms[place] - end)
@@ -171,7 +174,7 @@ def _add(partials: dict[PartialKey, WindowStats], key: PartialKey, partial: Wind
 
 
 def _grouped(
-    spec: WindowSpec, keys: Sequence[str | None], events: EventBatch
+    spec: WindowSpec, keys: Sequence[str | None], events: Events
 ) -> tuple[Groups, list[int]]:
     """Places by (lane, pane start) and key, and the places of late events.
 

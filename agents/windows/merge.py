@@ -18,7 +18,7 @@ from tables.lanes import EVERY, FOREVER, LANES_TABLE, lane_of, lanes_table
 from tables.progress import progress_table
 from tables.timers import timers_table
 from tables.windows.finals import finals_table
-from tables.windows.keys import pane_start_ms, parse_row_key, row_key, row_period_ms
+from tables.windows.keys import parse_row_key, row_key, row_period_ms, start_suffix
 from tables.windows.periods import periods_table
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats, merge_stats
@@ -98,14 +98,13 @@ class MergeWindows:
         lanes that have fed the pane before are set, unless they fired: at the pane's end or
         later, whatever grace the window had then.
         """
-        fired = _Fired(agenda)
         states: dict[str, dict[bytes, WindowStats]] = {}
         for name, partials in rows.items():
             if not partials:
                 continue
             spec, get = self._by_name[name], view.table(name).get
             merged = states[name] = {}
-            closes, advance_ms = spec.closes, spec.advance_ms
+            closes, fired = spec.closes, _Fired(agenda, spec.advance_ms)
             updated: dict[bytes, int] = {}  # by period
             for row, partial in partials.items():
                 held = get(row)
@@ -115,7 +114,7 @@ class MergeWindows:
                 merged[row] = partial if held is None else merge_stats(held, partial)
                 if closes and partial.count:
                     known = () if held is None else held.lanes
-                    if fired.of(known, partial.lanes) >= pane_start_ms(row) + advance_ms:
+                    if row[-8:] <= fired[known, partial.lanes]:
                         _set_timer(agenda, spec, row, partial.lanes)
             for period, updated_ms in updated.items():
                 agenda.touched(name, row_period_ms(period), updated_ms=updated_ms)
@@ -134,28 +133,27 @@ class MergeWindows:
         return chunk, partials
 
 
-class _Fired:
-    """Up to where timers of a pane may have fired, by the lanes that have fed and that feed it.
+class _Fired(dict[tuple[tuple[str, ...], tuple[str, ...]], bytes]):
+    """The last panes of which timers may have fired, by the lanes that have fed and that feed it.
 
-    A batch has few combinations of lanes and many rows: each is worked out once.
+    As row keys end (empty: there is none), so that a row is compared as it is. A batch has few
+    combinations of lanes and many rows: each is worked out once.
     """
 
-    def __init__(self, agenda: Agenda) -> None:
+    def __init__(self, agenda: Agenda, advance_ms: int) -> None:
+        super().__init__()
         self._agenda = agenda
-        self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}
+        self._advance_ms = advance_ms
 
-    def of(self, known: tuple[str, ...], feeding: tuple[str, ...]) -> int:
-        """Epoch ms; :data:`FOREVER` when nothing says that timers are set."""
-        held = self._known.get((known, feeding))
-        if held is None:
-            lanes = _lanes(feeding)
-            # A row of too many lanes does not know by which it was fed.
-            if known != EVERY and lanes <= set(map(lane_of, known)):
-                held = min(map(self._of_lane, lanes))
-            else:
-                held = FOREVER
-            self._known[known, feeding] = held
-        return held
+    def __missing__(self, lanes: tuple[tuple[str, ...], tuple[str, ...]]) -> bytes:
+        known, feeding = lanes
+        fired_ms, feeds = FOREVER, _lanes(feeding)
+        # A row of too many lanes does not know by which it was fed.
+        if known != EVERY and feeds <= set(map(lane_of, known)):
+            fired_ms = min(map(self._of_lane, feeds))
+        last_ms = fired_ms - self._advance_ms
+        found = self[lanes] = b"" if last_ms < 0 else start_suffix(last_ms)
+        return found
 
     def _of_lane(self, lane: str) -> int:
         # What was known of a backfill is forgotten when it ends, and it may begin again.

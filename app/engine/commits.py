@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from app.engine.clock import Clock
-from app.engine.epoch import Epoch, TaskId
+from app.engine.epoch import Epoch, GatherError, TaskId
 from app.engine.metrics import EngineMetrics
 from app.engine.pacing import epoch_s, normal_s
 from app.engine.store import Positions, Store, StoreError
@@ -50,6 +50,10 @@ class EpochOwner(Protocol):
 
     def settle(self, epoch: Epoch, written: Written) -> None:
         """The epoch is committed and stored."""
+        ...
+
+    def isolate(self, task: TaskId) -> None:
+        """Of some record of the task no partials can be made: find out which."""
         ...
 
     def commit_failed(self, error: CommitFailedError | StoreError) -> None:
@@ -136,6 +140,8 @@ class Commits:
                 # Whatever it was: an epoch that is neither settled nor dropped would be
                 # skipped by the next one, whose position lies beyond it.
                 self._metrics.epochs.labels("failed").inc()
+                if isinstance(exc, GatherError):
+                    self._owner.isolate(exc.task)
                 self._owner.commit_failed(as_failure(exc))
                 if isinstance(exc, asyncio.CancelledError):
                     raise
@@ -193,7 +199,8 @@ class Commits:
     def _write(
         self, epoch: Epoch, stores: Mapping[TaskId, Store], given_up: threading.Event
     ) -> Written:
-        began = time.thread_time()
+        epoch.work_out()
+        began = time.thread_time()  # what grows with the records is no cost of the commit
         written = self._writer.commit(epoch, given_up)
         for task, rows in written.rows.items():
             position = Positions(written.changelog.get(task), epoch.tasks[task].position)

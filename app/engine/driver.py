@@ -197,6 +197,7 @@ class Driver:
         epoch = self._filling.take(None)
         if epoch is None:
             return
+        epoch.work_out()
         for task_id, commit in epoch.tasks.items():
             task = self.tasks[task_id]
             for spec, changes in commit.changes.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -69,6 +69,26 @@ class Repartition:
     merge: Callable[[Any, Any], Any]
     encode: Callable[[Any, Any], bytes]
     decode: Callable[[bytes], tuple[Any, Any]]
+
+
+class Gathered(Protocol):
+    """Records of one partition whose partials are worked out once for a whole epoch.
+
+    What batches of an epoch have in common is done once then, in the thread that writes it. It
+    belongs to the epoch it was given to, which alone changes it.
+    """
+
+    def __len__(self) -> int:
+        """Number of records."""
+        ...
+
+    def add(self, more: Self) -> None:
+        """Take in the records of the next batch, which is of the same step."""
+        ...
+
+    def partials(self) -> Iterable[tuple[Repartition, Mapping[Any, Any]]]:
+        """What they come to. Must not raise for records that the step took."""
+        ...
 
 
 class Output(msgspec.Struct, frozen=True, gc=False):
@@ -173,6 +193,8 @@ class Effects:
     drops: dict[str, list[KeyRange]] = field(default_factory=dict)
     """table -> ranges to remove, from their beginning and up to a bound: ask until none is left"""
     partials: list[tuple[Repartition, Mapping[Any, Any]]] = field(default_factory=list)
+    gathered: Gathered | None = None
+    """records of the batch of which the epoch makes partials"""
     outputs: list[Output] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     late: list[Late] = field(default_factory=list)

@@ -128,6 +128,10 @@ class Engine:
                     except Exception:
                         logger.exception("a listener of %s failed", name)
 
+    def isolate(self, task: TaskId) -> None:
+        """Work its records out batch by batch from now on, so that the one at fault is found."""
+        self.tasks[task].isolating = True
+
     def commit_failed(self, error: CommitFailedError | StoreError) -> None:
         """Forget everything uncommitted and begin again where the broker says."""
         lost = isinstance(error, CommitFailedError) and error.membership_lost

@@ -7,14 +7,15 @@ while the next epoch fills.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from app.engine.chunks import LaneMark
 from app.engine.counts import Counts, encode_metadata
 from app.engine.declared import Since
-from app.engine.effects import KeyRange, Output, Repartition, TableSpec
+from app.engine.effects import Gathered, KeyRange, Output, Repartition, TableSpec
 from app.engine.lanes import Lanes
 from app.engine.membership import Membership
 
@@ -54,6 +55,24 @@ class TaskCommit:
         return encode_metadata(self.lanes, self.counts, self.since)
 
 
+def _merge(repartition: Repartition, mine: dict[Any, Any], values: Mapping[Any, Any]) -> None:
+    if not mine:
+        mine.update(values)
+        return
+    merge = repartition.merge
+    for key, value in values.items():
+        old = mine.get(key)
+        mine[key] = value if old is None else merge(old, value)
+
+
+class GatherError(Exception):
+    """No partials could be made of what a partition gathered."""
+
+    def __init__(self, task: TaskId) -> None:
+        super().__init__(f"no partials could be made of the records of {task}")
+        self.task = task
+
+
 @dataclass(frozen=True, slots=True)
 class Partials:
     """Merged partials of one source partition for one repartition topic.
@@ -63,14 +82,14 @@ class Partials:
 
     repartition: Repartition
     task: TaskId
-    values: Mapping[Any, Any]
+    values: dict[Any, Any]
     marks: Mapping[str, LaneMark]
     broadcast: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """A taken epoch, immutable, bound to the membership it was filled under."""
+    """A taken epoch, bound to the membership it was filled under. It only works out its records."""
 
     number: int
     membership: Membership | None
@@ -78,6 +97,22 @@ class Epoch:
     outputs: list[Output]
     partials: list[Partials]
     events: int
+    gathered: dict[TaskId, Gathered] = field(default_factory=dict)
+
+    def work_out(self) -> None:
+        """Add the partials of what was gathered to ``partials``, which has a place for them.
+
+        Raises :class:`GatherError`. Forgets the records: to free them takes a while, too, which
+        nobody should wait for.
+        """
+        places = {(part.task, part.repartition.topic): part for part in self.partials}
+        while self.gathered:
+            task, records = self.gathered.popitem()
+            try:
+                for repartition, values in records.partials():
+                    _merge(repartition, places[task, repartition.topic].values, values)
+            except Exception as exc:
+                raise GatherError(task) from exc
 
 
 @dataclass(slots=True)
@@ -87,6 +122,7 @@ class OpenEpoch:
     outputs: list[Output] = field(default_factory=list)
     output_bytes: int = 0
     partials: dict[tuple[TaskId, str], dict[Any, Any]] = field(default_factory=dict)
+    gathered: dict[TaskId, Gathered] = field(default_factory=dict)
     marks: dict[TaskId, dict[str, LaneMark]] = field(default_factory=dict)
     touched: set[TaskId] = field(default_factory=set)
     events: int = 0
@@ -103,11 +139,16 @@ class OpenEpoch:
         mine = self.partials.get((task, repartition.topic))
         if mine is None:
             self.partials[task, repartition.topic] = dict(values)
-            return
-        merge = repartition.merge
-        for key, value in values.items():
-            old = mine.get(key)
-            mine[key] = value if old is None else merge(old, value)
+        else:
+            _merge(repartition, mine, values)
+
+    def gather(self, task: TaskId, records: Gathered) -> None:
+        """Keep records of which the epoch makes partials."""
+        mine = self.gathered.get(task)
+        if mine is None:
+            self.gathered[task] = records
+        else:
+            mine.add(records)
 
     def mark(self, task: TaskId, lanes: Mapping[str, LaneMark]) -> None:
         """Remember how far the lanes of a source partition have come."""
@@ -115,6 +156,8 @@ class OpenEpoch:
             self.marks.setdefault(task, {}).update(lanes)
 
     def size(self) -> int:
-        """Things held: outputs, partials, marks (state is bounded by the tasks)."""
-        things = (*self.partials.values(), *self.marks.values())
+        """Things held: outputs, partials, records, marks (state is bounded by the tasks)."""
+        things: Iterable[Sized] = chain(
+            self.partials.values(), self.gathered.values(), self.marks.values()
+        )
         return len(self.outputs) + sum(map(len, things))

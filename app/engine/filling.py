@@ -83,6 +83,8 @@ class Filling:
         task.apply(effects)
         for repartition, values in effects.partials:
             held.merge_partials(repartition, task.id, values)
+        if effects.gathered is not None:
+            held.gather(task.id, effects.gathered)
         for output in effects.outputs:
             held.emit(output)
         if effects.lanes is not None and task.spec.repartitions:
@@ -159,6 +161,7 @@ class Filling:
             held.outputs,
             partials,
             held.events,
+            held.gathered,
         )
         self._open = OpenEpoch(marks=held.marks)
         self._room.set()
@@ -178,11 +181,11 @@ class Filling:
             or not marks.keys() <= self._tasks[task].lanes.by_id.keys()
         }
         taken = []
-        for task in due | {task for task, _ in held.partials}:
+        for task in due | {task for task, _ in held.partials} | held.gathered.keys():
             marks = dict(held.marks.get(task, {}))
             for repartition in self._specs[task.topic].repartitions:
                 values = held.partials.get((task, repartition.topic), {})
-                if values or task in due:
+                if values or task in due or task in held.gathered:
                     taken.append(Partials(repartition, task, values, marks, task in due))
         for task in due:
             self._broadcast_at[task] = now

@@ -30,13 +30,15 @@ class Attempt:
 
     ``number`` counts from 1; ``first_failed_ms`` is when an earlier one failed. What fails is
     isolated and rejected (``isolate``), or :class:`StepFailedError` is raised; so it is for
-    what the step rejects, unless it ``may_reject``.
+    what the step rejects, unless it ``may_reject``. Partials of what it ``gathers`` are made
+    with its epoch, or else at once, so that what fails there is isolated as well.
     """
 
     number: int = 1
     first_failed_ms: int | None = None
     isolate: bool = True
     may_reject: bool = True
+    gathers: bool = True
 
 
 ONLY = Attempt()
@@ -82,6 +84,9 @@ def run_step(
     """
     try:
         effects = _checked(step(batch, view, now_ms), batch, record_bytes_max)
+        if effects.gathered is not None and not attempt.gathers:
+            effects.partials += effects.gathered.partials()
+            effects.gathered = None
     except StoreError:
         raise
     except Exception as exc:

@@ -63,6 +63,7 @@ class Task:
         self.turn_size = TurnSize()
         self.reading = Reading()
         self.halted_by = ""
+        self.isolating = False
         self._time_ticks = 0
 
     @property

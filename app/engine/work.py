@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import inf
 from typing import Protocol
 
@@ -95,8 +96,9 @@ class Work:
         """Run the step; when it fails, do as the agent's failure policy says."""
         attempts = Attempts(task.spec.on_failure)
         while True:
+            attempt = replace(attempts.attempt, gathers=not task.isolating)
             try:
-                return self._run_once(task, batch, delivery, attempts.attempt)
+                return self._run_once(task, batch, delivery, attempt)
             except StepFailedError as exc:
                 wait_s = attempts.failed(self._clock.now_ms())
                 if wait_s is None:

@@ -79,6 +79,11 @@ def row_key(key: str, start_ms: int) -> bytes:
     return _HEAD.pack(start_ms - start_ms % PERIOD_MS, len(raw)) + raw + _START.pack(start_ms)
 
 
+def start_suffix(start_ms: int) -> bytes:
+    """What every row key of a pane that starts at ``start_ms`` ends with; ordered as starts are."""
+    return _START.pack(start_ms)
+
+
 def parse_row_key(raw: bytes) -> tuple[str, int]:
     """Inverse of :func:`row_key`; raises :class:`ValueError` on anything else."""
     key, start_ms = parse_timed_key(raw[8:])

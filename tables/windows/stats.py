@@ -11,8 +11,8 @@ from msgspec import Meta
 from app.engine.effects import Aggregate
 from app.models.rules import STATUS_MAX, STATUS_MIN
 from tables import sketch
+from tables.histogram import LAST
 from tables.histogram import merge as merge_histograms
-from tables.histogram import valid as valid_histogram
 from tables.lanes import ROW_LANES_MAX, merge_lanes
 
 COUNT_MAX = 1 << 32
@@ -33,6 +33,7 @@ def microseconds(value_ms: float) -> int:
 
 
 _Count = Annotated[int, Meta(ge=0)]
+_Hist = dict[Annotated[int, Meta(ge=-LAST, le=LAST)], Annotated[int, Meta(ge=1)]]
 
 
 class WindowStats(
@@ -57,7 +58,7 @@ class WindowStats(
     sum: int = 0
     min: int | None = None
     max: int | None = None
-    hist: dict[int, int] = {}
+    hist: _Hist = {}
     late: _Count = 0
     lanes: tuple[str, ...] = ()
     updated_ms: _Count = 0
@@ -111,19 +112,22 @@ def merge_stats(left: WindowStats, right: WindowStats) -> WindowStats:
 
 
 def consistent(stats: WindowStats) -> bool:
-    """Whether the fields agree with each other, as those of every partial written here do."""
-    hist, count, n = stats.hist, stats.count, stats.n
-    if count > COUNT_MAX or stats.late > COUNT_MAX or stats.errors > count or n > count:
+    """Whether the fields agree with each other, as those of every partial written here do.
+
+    Of what each may be by itself, decoding has seen to.
+    """
+    count, n = stats.count, stats.n
+    if n > count or stats.errors > count or count > COUNT_MAX or stats.late > COUNT_MAX:
         return False
-    if len(stats.lanes) > ROW_LANES_MAX:
+    if sum(stats.hist.values()) != n or len(stats.lanes) > ROW_LANES_MAX:
         return False
     if (stats.codes or stats.distinct) and not _valid_extras(stats):
-        return False
-    if not valid_histogram(hist) or sum(hist.values()) != n:
         return False
     lowest, highest, total, squares = stats.min, stats.max, stats.sum, stats.sumsq
     if lowest is None or highest is None:
         return n == total == squares == 0 and lowest is highest
+    if n == 1:
+        return lowest == total == highest and squares == total * total
     return (
         n * lowest <= total <= n * highest
         and n > 0

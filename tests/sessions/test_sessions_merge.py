@@ -8,7 +8,7 @@ import pytest
 from agents.log_events.decode import EventReader
 from agents.sessions.local import LocalSessions
 from agents.sessions.repartition import encode_partial, session_repartition
-from agents.topics import DEAD_LETTERS, LOG_EVENTS, SESSION_PARTIALS
+from agents.topics import DEAD_LETTERS, SESSION_PARTIALS
 from app.engine.batch import Headers, RecordBatch
 from app.engine.chunks import Chunk, LaneMark, encode_chunk
 from app.engine.epoch import TaskId
@@ -146,15 +146,13 @@ def test_events_of_two_lanes_in_one_batch_wait_each_for_its_own() -> None:
     headers: list[Headers] = [(), ((LANE_HEADER, b"f"),)] * 2
     values = [event(TEN + n * MINUTE) for n in range(4)]
     batch = RecordBatch("log-events", 0, range(4), [TEN] * 4, [b""] * 4, values, headers)
-    seen = step(read_events(batch, Lanes()), batch, Rig().driver.tasks[TaskId(LOG_EVENTS, 0)], TEN)
-    [(_, partials)] = seen.partials
+    partials = step.partials(read_events(batch, Lanes()).events, 0)
     [partial] = partials.values()
     [session] = partial.sessions
     assert (session.lanes, session.count) == (("", "f"), 4)
     single = [event(TEN, "a"), event(TEN, "b")] * 2
     batch = RecordBatch("log-events", 0, range(4), [TEN] * 4, [b""] * 4, single, headers)
-    seen = step(read_events(batch, Lanes()), batch, Rig().driver.tasks[TaskId(LOG_EVENTS, 0)], TEN)
-    [(_, partials)] = seen.partials
+    partials = step.partials(read_events(batch, Lanes()).events, 0)
     lanes = {user: partial.sessions[0].lanes for (_, user, _), partial in partials.items()}
     assert lanes == {"a": ("",), "b": ("f",)}
 

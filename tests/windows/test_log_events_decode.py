@@ -42,30 +42,30 @@ GARBAGE: dict[str, bytes | None] = {
 
 def test_events_keep_their_place_and_their_stream_time():
     batch = batch_of([event(TEN + 5), event(TEN + 3), event(TEN + 9)], NOW)
-    events = read_events(batch, Lanes({LIVE: Lane(TEN + 4, NOW - 1)}))
-    assert [at - TEN for at in events.columns["timestamp"]] == [5, 3, 9]
-    assert list(events.stream_time_ms) == [TEN + 5, TEN + 5, TEN + 9]
-    assert (list(events.index), list(events.lanes)) == ([0, 1, 2], [LIVE] * 3)
-    assert (events.moved, list(events.rejects)) == ({LIVE: (TEN + 9, NOW)}, [])
+    read = read_events(batch, Lanes({LIVE: Lane(TEN + 4, NOW - 1)}))
+    assert [at - TEN for at in read.events.columns["timestamp"]] == [5, 3, 9]
+    assert list(read.events.stream_time_ms) == [TEN + 5, TEN + 5, TEN + 9]
+    assert (list(read.index), list(read.events.lanes)) == ([0, 1, 2], [LIVE] * 3)
+    assert (read.moved, list(read.rejects)) == ({LIVE: (TEN + 9, NOW)}, [])
 
 
 def test_stream_time_goes_on_from_the_watermark_of_each_lane():
     lanes = Lanes({LIVE: Lane(TEN + 7, 1), "f": Lane(TEN - HOUR, 1)})
     live = batch_of([event(TEN), event(TEN + 8)], [NOW, NOW + 2])
     shipped = batch_of([event(5), event(TEN)], [NOW + 1, NOW + 3], lane="f")
-    events = read_events(interleaved(live, shipped), lanes)
-    assert list(events.lanes) == [LIVE, "f", LIVE, "f"]
-    assert list(events.stream_time_ms) == [TEN + 7, TEN - HOUR, TEN + 8, TEN]
-    assert events.moved == {LIVE: (TEN + 8, NOW + 2), "f": (TEN, NOW + 3)}
+    read = read_events(interleaved(live, shipped), lanes)
+    assert list(read.events.lanes) == [LIVE, "f", LIVE, "f"]
+    assert list(read.events.stream_time_ms) == [TEN + 7, TEN - HOUR, TEN + 8, TEN]
+    assert read.moved == {LIVE: (TEN + 8, NOW + 2), "f": (TEN, NOW + 3)}
 
 
 @pytest.mark.parametrize("name", GARBAGE)
 def test_garbage_is_rejected_with_a_reason(name: str):
-    events = read_events(batch_of([GARBAGE[name]], NOW), Lanes())
-    [reject] = events.rejects
+    read = read_events(batch_of([GARBAGE[name]], NOW), Lanes())
+    [reject] = read.rejects
     assert (reject.index, reject.kind) == (0, "VALIDATION")
     assert 0 < len(reject.reason) <= REASON_MAX
-    assert (list(events.columns["timestamp"]), dict(events.moved)) == ([], {})
+    assert (list(read.events.columns["timestamp"]), dict(read.moved)) == ([], {})
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_a_reject_names_the_field(value: bytes, field: str):
 
 
 def test_five_minutes_ahead_of_its_ingest_is_the_limit():
-    events = read_events(batch_of([event(NOW + 300_000), event(NOW + 300_001)], NOW), Lanes())
-    assert [reject.index for reject in events.rejects] == [1]
-    assert events.moved == {LIVE: (NOW + 300_000, NOW)}
+    read = read_events(batch_of([event(NOW + 300_000), event(NOW + 300_001)], NOW), Lanes())
+    assert [reject.index for reject in read.rejects] == [1]
+    assert read.moved == {LIVE: (NOW + 300_000, NOW)}
 
 
 def named(event: LogEvent) -> str:
@@ -114,10 +114,16 @@ def test_a_batch_reads_alike_in_blocks_of_any_size(records: list[tuple[bytes, st
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(decode, "BLOCK", size)
         assert read(batch, Lanes()) == whole
-    assert len(whole.columns["endpoint"]) == len(whole.index) == len(whole.stream_time_ms)
-    assert whole.columns[named] == [
+    assert (
+        len(whole.events.columns["endpoint"])
+        == len(whole.index)
+        == len(whole.events.stream_time_ms)
+    )
+    assert whole.events.columns[named] == [
         f"{name}@{at}"
-        for name, at in zip(whole.columns["endpoint"], whole.columns["timestamp"], strict=True)
+        for name, at in zip(
+            whole.events.columns["endpoint"], whole.events.columns["timestamp"], strict=True
+        )
     ]
 
 
@@ -146,5 +152,5 @@ def test_garbage_never_changes_a_window(garbage: list[bytes | None], random):
 def test_a_batch_of_garbage_alone_changes_nothing():
     driver = WindowsDriver()
     effects = driver.feed([b"x", None])
-    assert (effects.lanes, effects.partials, effects.applied) == (None, [], 0)
+    assert (effects.lanes, effects.gathered, effects.applied) == (None, None, 0)
     assert effects.rejects[1] == Reject(1, "the record has no value")

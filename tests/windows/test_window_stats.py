@@ -183,3 +183,21 @@ def test_the_latest_mark_of_a_lane_wins_in_any_order(a: LaneMark, b: LaneMark, c
     assert of.merge(a, b) == of.merge(b, a)
     assert of.merge(of.merge(a, b), c) == of.merge(a, of.merge(b, c))
     assert of.decode(of.encode(a)) == a
+
+
+@pytest.mark.parametrize("broken", [{-(1 << 20): 1}, {1 << 20: 1}, {3: 0}, {3: -2}])
+def test_buckets_that_do_not_exist_and_counts_of_nothing_are_not_decoded(broken: dict[int, int]):
+    n = sum(broken.values())
+    with pytest.raises(ValueError, match="Expected `int`"):
+        aggregate.decode(aggregate.encode(WindowStats(count=9, n=max(n, 0), hist=broken)))
+
+
+@given(st.integers(1, 9), st.integers(-9, 9), st.integers(-9, 9))
+def test_one_value_is_its_own_sum_and_its_own_extremes(count: int, value: int, other: int):
+    hist = {bucket(value): 1}
+    stats = WindowStats(count, 0, 1, value, value, value, hist, sumsq=value * value)
+    assert consistent(stats)
+    changed = {"sum": other, "min": other, "max": other, "sumsq": other * other}
+    for name, wrong in changed.items():
+        fits = wrong == getattr(stats, name)
+        assert consistent(msgspec.structs.replace(stats, **{name: wrong})) == fits

@@ -116,7 +116,9 @@ def test_every_window_counts_what_plain_counting_counts(arrivals):
     effects = driver.feed(values)
     assert effects.applied == len(values)
     found = {
-        key: untimed(stats) for _, partials in effects.partials for key, stats in partials.items()
+        key: untimed(stats)
+        for _, partials in effects.gathered.partials()
+        for key, stats in partials.items()
     }
     events = [
         LogEvent(event_id="x" * 36, timestamp=TEN + moment, **{"source": "test"} | given_fields)

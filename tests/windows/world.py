@@ -174,6 +174,7 @@ class World:
             self.committed[task_id] = (commit.position, commit.lanes, commit.counts)
         for output in epoch.outputs:
             self._write(output)
+        epoch.work_out()
         for part in epoch.partials:
             for partition, value in pack(part, self.partitions):
                 self._write(Output(part.repartition.topic, None, value, partition=partition))

@@ -1,0 +1,112 @@
+"""Records whose partials are made once an epoch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.engine.batch import RecordBatch
+from app.engine.chunks import decode_chunk
+from app.engine.driver import Driver
+from app.engine.effects import Effects, Repartition, View
+from app.engine.epoch import Epoch, GatherError, OpenEpoch, TaskId
+from app.engine.spec import AgentSpec
+from tests.engine.rig import REPARTITION, SOURCE, Rig, batch, counting_agent
+
+
+class Values:
+    """Values of records; one that is bad cannot be worked out."""
+
+    def __init__(self, values: list[bytes]) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def add(self, more: Values) -> None:
+        self.values.extend(more.values)
+
+    def partials(self) -> Iterator[tuple[Repartition, Mapping[Any, Any]]]:
+        if b"bad" in self.values:
+            raise ValueError("cannot work it out")
+        yield REPARTITION, Counter(value.decode() for value in self.values)
+
+
+def gathering_agent() -> AgentSpec:
+    def step(batch: RecordBatch, view: View, now_ms: int) -> Effects:  # noqa: ARG001
+        return Effects(gathered=Values([v or b"" for v in batch.values]), applied=len(batch))
+
+    return counting_agent(step=step, tables=(), changelog=None, repartitions=(REPARTITION,))
+
+
+def counted(epochs: list[Epoch]) -> Counter[str]:
+    """What all epochs sent."""
+    sums: Counter[str] = Counter()
+    for epoch in epochs:
+        for partials in epoch.partials:
+            sums.update(partials.values)
+    return sums
+
+
+@given(st.lists(st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=5), max_size=6))
+def test_what_batches_gathered_is_worked_out_as_one(batches: list[list[bytes]]) -> None:
+    driver = Driver([gathering_agent()], {"source": 1, "partials": 1})
+    whole: Counter[str] = Counter()
+    for values in batches:
+        driver.feed("source", values)
+        whole.update(value.decode() for value in values)
+    chunks = [decode_chunk(record.value or b"") for record in driver.topics["partials"]]
+    sent: Counter[str] = Counter()
+    for chunk in chunks:
+        sent.update(dict(map(REPARTITION.decode, chunk.partials)))
+    assert (sent, len(chunks)) == (whole, len(batches))
+    assert driver.tasks[SOURCE].counts.applied == sum(whole.values())
+
+
+async def test_an_epoch_of_several_batches_sends_one_partial_for_a_key(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, [gathering_agent()])
+    await rig.start()
+    await rig.feed(batch([b"a", b"b"]))
+    await rig.feed(batch([b"a"], 2))
+    await rig.commit()
+    [epoch] = rig.writer.epochs
+    [partials] = epoch.partials
+    assert partials.values == {"a": 2, "b": 1}
+    await rig.engine.close()
+
+
+def test_an_epoch_holds_each_record_that_was_gathered() -> None:
+    held = OpenEpoch()
+    for values in ([b"a", b"a"], [b"a"]):
+        held.gather(SOURCE, Values(values))
+    assert held.size() == 3
+
+
+async def test_a_record_that_cannot_be_worked_out_costs_that_record_only(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, [gathering_agent()])
+    await rig.start()
+    records = batch([b"a", b"bad", b"c", b"a"])
+    await rig.feed(records)
+    assert not await rig.engine.commits.commit()
+    assert await rig.flow.released() == {SOURCE: 0}
+    assert rig.writer.epochs == []
+    await rig.feed(records)
+    await rig.commit()
+    assert counted(rig.writer.epochs) == {"a": 2, "c": 1}
+    [epoch] = rig.writer.epochs
+    assert [output.value for output in epoch.outputs] == [b"bad"]
+    assert epoch.tasks[SOURCE].counts.rejected == 1
+    await rig.engine.close()
+
+
+def test_the_driver_says_of_which_partition_no_partials_can_be_made() -> None:
+    driver = Driver([gathering_agent()], {"source": 2, "partials": 1})
+    with pytest.raises(GatherError, match="source/1") as caught:
+        driver.feed("source", [b"bad"], partition=1)
+    assert caught.value.task == TaskId("source", 1)
