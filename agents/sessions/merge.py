@@ -9,7 +9,7 @@ import msgspec
 from agents.sessions.repartition import PartialKey, decode_partial
 from agents.topics import SESSIONS_CLOSED
 from app.engine.batch import RecordBatch
-from app.engine.chunks import Chunk, ForeignChunkError, LaneMark, lane_key, read_chunk
+from app.engine.chunks import Chunk, LaneMark, lane_key, read_chunk
 from app.engine.effects import Effects, Output, Reject, TableSpec, View
 from tables.agenda import Agenda
 from tables.lanes import LANES_TABLE, lanes_table
@@ -109,23 +109,17 @@ class MergeSessions:
 
     def _read(self, raw: bytes | None) -> tuple[Chunk, list[tuple[PartialKey, Partial]]]:
         chunk = read_chunk(raw)
-        partials = [decode_partial(partial) for partial in chunk.partials]
-        seen, gap_ms, steps = None, 0, 0
-        for (name, _, _), partial in partials:
-            if name != seen:
-                spec = self._by_name.get(name)
-                if spec is None:
-                    known = ", ".join(sorted(self._by_name))
-                    raise ForeignChunkError(
-                        f"no session is named {name[:64]!r}; configured: {known}"
-                    )
-                seen, gap_ms, steps = name, spec.gap_ms, len(spec.steps)
-            if partial.gap_ms != gap_ms:
-                raise ForeignChunkError(
-                    f"session {name}: made with a gap of {partial.gap_ms} ms; "
-                    f"configured: {gap_ms} ms"
-                )
-            for each in partial.sessions:
-                if each.steps and len(each.steps) != steps:
-                    raise ForeignChunkError(f"session {name}: made with another funnel")
-        return chunk, partials
+        read = (decode_partial(partial) for partial in chunk.partials)
+        return chunk, [(key, partial) for key, partial in read if self._made_for(key[0], partial)]
+
+    def _made_for(self, name: str, partial: Partial) -> bool:
+        """Else it was under way when its kind was taken out, or declared otherwise.
+
+        A kind of session counts from its declaration on, and others of the chunk know nothing
+        of it.
+        """
+        spec = self._by_name.get(name)
+        if spec is None or partial.gap_ms != spec.gap_ms:
+            return False
+        steps = len(spec.steps)
+        return all(not each.steps or len(each.steps) == steps for each in partial.sessions)

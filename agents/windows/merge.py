@@ -11,7 +11,7 @@ from agents.windows.agenda import Agenda
 from agents.windows.repartition import PartialKey, decode_partial
 from agents.windows.updates import updates_of
 from app.engine.batch import RecordBatch
-from app.engine.chunks import Chunk, ForeignChunkError, LaneMark, lane_key, read_chunk
+from app.engine.chunks import Chunk, LaneMark, lane_key, read_chunk
 from app.engine.effects import Effects, Reject, TableSpec, View
 from app.engine.lanes import LIVE
 from tables.lanes import EVERY, FOREVER, LANES_TABLE, lane_of, lanes_table
@@ -47,7 +47,8 @@ class MergeWindows:
     """Engine step of ``window-partials``: each record is a chunk of partials and lane marks.
 
     Partials are added to their rows whatever the state of the window: lateness was decided
-    by the local half. A chunk counts entirely or, rejected, not at all. A pane that a lane
+    by the local half. A chunk counts entirely or, rejected, not at all; of windows that are
+    not declared, or were declared otherwise when it was made, nothing counts. A pane that a lane
     feeds for the first time sets the timer of the earliest window that holds it; so does one
     whose first window may have been closed, which is then written anew.
     """
@@ -122,14 +123,15 @@ class MergeWindows:
 
     def _read(self, raw: bytes | None) -> tuple[Chunk, list[tuple[PartialKey, WindowStats]]]:
         chunk = read_chunk(raw)
-        partials = [decode_partial(partial) for partial in chunk.partials]
-        for (name, _, start), _ in partials:
+        partials = []
+        for each in chunk.partials:
+            partial = decode_partial(each)
+            name, _, start = partial[0]
             spec = self._by_name.get(name)
-            if spec is None:
-                known = ", ".join(sorted(self._by_name))
-                raise ForeignChunkError(f"no window is named {name[:64]!r}; configured: {known}")
-            if start % spec.advance_ms:
-                raise ForeignChunkError(f"window {name} has no pane that starts at {start}")
+            # Else it was under way when its window was taken out, or declared otherwise: a
+            # window counts from its declaration on, and others of the chunk know nothing of it.
+            if spec is not None and start % spec.advance_ms == 0:
+                partials.append(partial)
         return chunk, partials
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from agents.log_events.decode import EventReader
 from agents.sessions.local import LocalSessions
-from agents.sessions.repartition import encode_partial, session_repartition
+from agents.sessions.repartition import PartialKey, encode_partial, session_repartition
 from agents.topics import DEAD_LETTERS, SESSION_PARTIALS
 from app.engine.batch import Headers, RecordBatch
 from app.engine.chunks import Chunk, LaneMark, encode_chunk
@@ -36,14 +36,17 @@ FOREIGN = {
     "no value": None,
     "garbage": b"garbage",
     "another source": chunk(Partial(GAP, (GOOD,)), source=1 << 16),
-    "an unknown kind": chunk(Partial(GAP, (GOOD,)), ("nobody", "u", 0)),
     "an empty user": chunk(Partial(GAP, (GOOD,)), ("users", "", 0)),
-    "another gap": chunk(Partial(GAP + 1, (GOOD,))),
-    "another funnel": chunk(
-        Partial(GAP, (msgspec.structs.replace(GOOD, steps=((TEN,), ()), pages=1),))
-    ),
     "a contradiction": chunk(Partial(GAP, (msgspec.structs.replace(GOOD, end=TEN - 1),))),
     "a lane of no name": encode_chunk(Chunk(0, {"a b": LaneMark(1, 1, idle=False)}, [])),
+}
+OTHERWISE = {
+    "no longer": (("nobody", "u", 0), Partial(GAP, (GOOD,))),
+    "with another gap": (KEY, Partial(GAP + 1, (GOOD,))),
+    "with another funnel": (
+        KEY,
+        Partial(GAP, (msgspec.structs.replace(GOOD, steps=((TEN,), ()), pages=1),)),
+    ),
 }
 
 
@@ -57,6 +60,18 @@ def test_a_chunk_that_no_local_stage_wrote_goes_to_the_dead_letters(value: bytes
     counts = rig.driver.tasks[TaskId(SESSION_PARTIALS, 0)].committed_counts
     assert counts.rejected == 1
     assert "0/a b" not in {k.decode() for k in rig.driver.rows(SESSION_PARTIALS, LANES_TABLE)}
+
+
+@pytest.mark.parametrize("partial", OTHERWISE.values(), ids=OTHERWISE.keys())
+def test_what_was_under_way_for_another_declaration_costs_the_others_nothing(
+    partial: tuple[PartialKey, Partial],
+) -> None:
+    rig = Rig()
+    partials = [encode_partial(*partial), encode_partial(KEY, Partial(GAP, (GOOD,)))]
+    marks = {"": LaneMark(TEN, TEN, idle=False)}
+    rig.driver.feed(SESSION_PARTIALS, [encode_chunk(Chunk(0, marks, partials))])
+    assert rig.row() == (GOOD,)
+    assert rig.driver.topics[DEAD_LETTERS] == []
 
 
 def test_a_late_event_during_the_retention_is_kept_as_long_again() -> None:

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from agents.log_events.agent import log_events_agent
 from agents.topics import LOG_EVENTS, WINDOW_PARTIALS
 from agents.windows.agent import windows_agent
-from agents.windows.repartition import decode_partial, encode_partial, window_repartition
+from agents.windows.repartition import (
+    PartialKey,
+    decode_partial,
+    encode_partial,
+    window_repartition,
+)
 from agents.windows.retention import PAUSE_MS, RetentionTick
 from app.engine.chunks import Chunk, LaneMark, decode_chunk, encode_chunk
 from app.engine.epoch import TaskId
@@ -62,7 +67,6 @@ GARBAGE: dict[str, bytes | None] = {
     "deep": b"\x91" * 100_000,
     "another struct": msgspec.msgpack.encode([1, 2]),
     "garbage for a partial": chunk(ONE, b"\xff"),
-    "unknown window": chunk(ONE, encode_partial(("dropped", "/a", TEN), WindowStats(count=1))),
     "start before the epoch": chunk(encode_partial((NAME, "/a", -1), WindowStats(count=1))),
     "key too long": chunk(encode_partial((NAME, "a" * 70_000, TEN), WindowStats(count=1))),
     "negative count": chunk(encode_partial((NAME, "/a", TEN), WindowStats(count=-1))),
@@ -91,9 +95,13 @@ def test_random_bytes_never_change_a_window(garbage: list[bytes]):
     assert [stats.count for _, stats in driver.rows("/a")] == [1]
 
 
-def test_the_reject_of_an_unknown_window_names_the_configured_ones():
-    effects = WindowsDriver().merge_records([GARBAGE["unknown window"]])
-    assert effects.rejects[0].reason == f"no window is named 'dropped'; configured: {NAME}"
+@pytest.mark.parametrize("key", [("dropped", "/a", TEN), (NAME, "/a", TEN + 1)])
+def test_what_was_under_way_for_another_declaration_costs_the_others_nothing(key: PartialKey):
+    driver = WindowsDriver()
+    effects = driver.merge_records([chunk(ONE, encode_partial(key, WindowStats(count=1)), ONE)])
+    assert (effects.applied, effects.rejects) == (1, [])
+    assert [stats.count for _, stats in driver.rows("/a")] == [2]
+    assert driver.marks() == {"0/": MARK}
 
 
 @given(
