@@ -7,7 +7,8 @@ while the next epoch fills.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -73,6 +74,14 @@ class GatherError(Exception):
         self.task = task
 
 
+@contextlib.contextmanager
+def _working_out(task: TaskId) -> Iterator[None]:
+    try:
+        yield
+    except Exception as exc:
+        raise GatherError(task) from exc
+
+
 @dataclass(frozen=True, slots=True)
 class Partials:
     """Merged partials of one source partition for one repartition topic.
@@ -108,11 +117,9 @@ class Epoch:
         places = {(part.task, part.repartition.topic): part for part in self.partials}
         while self.gathered:
             task, records = self.gathered.popitem()
-            try:
+            with _working_out(task):
                 for repartition, values in records.partials():
                     _merge(repartition, places[task, repartition.topic].values, values)
-            except Exception as exc:
-                raise GatherError(task) from exc
 
 
 @dataclass(slots=True)
@@ -149,6 +156,19 @@ class OpenEpoch:
             self.gathered[task] = records
         else:
             mine.add(records)
+
+    def fold(self, task: TaskId) -> int:
+        """Make partials of what a task has gathered so far; how many they were to be merged.
+
+        Raises :class:`GatherError`.
+        """
+        records, made = self.gathered.pop(task, None), 0
+        if records is not None:
+            with _working_out(task):
+                for repartition, values in records.partials():
+                    self.merge_partials(repartition, task, values)
+                    made += len(values)
+        return made
 
     def mark(self, task: TaskId, lanes: Mapping[str, LaneMark]) -> None:
         """Remember how far the lanes of a source partition have come."""

@@ -23,8 +23,8 @@ from app.engine.steps import StepContractError
 from app.engine.task import Task
 
 OPEN_SIZE = 15_000
-"""Things (outputs, partials and changed rows) an open epoch may hold in any case."""
-OPEN_SIZE_MAX = 50_000
+"""Things (outputs, gathered records, partials, changed rows) it may hold in any case."""
+OPEN_SIZE_MAX = 100_000
 """Things it may hold if they are fewer than :data:`OPEN_SHARE` for each of its events."""
 OPEN_SHARE = 1.5
 OPEN_BYTES_MAX = 32 << 20
@@ -59,6 +59,14 @@ class Filling:
     def waiting(self) -> bool:
         """Whether lane marks wait for their broadcast."""
         return bool(self._open.marks)
+
+    def gathered(self, task: TaskId) -> int:
+        """Records of the task of which no partials were made yet."""
+        return len(self._open.gathered.get(task, ()))
+
+    def fold(self, task: TaskId) -> int:
+        """Make partials of them, and say how many; raises :class:`app.engine.epoch.GatherError`."""
+        return self._open.fold(task)
 
     async def room(self) -> None:
         """Wait until the open epoch can take another batch."""

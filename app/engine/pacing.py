@@ -40,7 +40,16 @@ FETCH_WAIT_MS_MAX = 20
 FETCH_RECORDS = 1_000
 """A fetch waits a millisecond for so many records a second."""
 
+GATHERED_MAX = 65_536
+"""Records that all partitions of an epoch gather before it makes partials of some: 20 MB."""
+FOLD_MIN = 500
+FOLD_START = 4_096
+"""As many still lie in the processor's cache when partials are made of them."""
+FOLD_SHARE = 8
+"""With so many records for each partial, more of them would not make partials fewer."""
+
 _SECONDS_PER_BYTE = 1e-8
+_SECONDS_PER_RECORD = 4e-6
 _WEIGHT = 0.2
 
 
@@ -83,6 +92,33 @@ class TurnSize:
         """Take note of a turn of ``size`` bytes that took ``seconds``."""
         if size > 0:
             self.seconds_per_byte += _WEIGHT * (seconds / size - self.seconds_per_byte)
+
+
+@dataclass(slots=True)
+class FoldSize:
+    """Records that a partition gathers before partials are made of them in one turn.
+
+    Few while there are few keys, more where that makes partials fewer. What a record costs is
+    learnt from the turns so far.
+    """
+
+    records: int = FOLD_START
+    seconds_per_record: float = _SECONDS_PER_RECORD
+
+    def size(self, seconds: float, tasks: int) -> int:
+        """Records that take about so long, and no more than the share of one of ``tasks``."""
+        most = min(self.records, GATHERED_MAX // tasks, int(seconds / self.seconds_per_record))
+        return max(FOLD_MIN, most)
+
+    def observe(self, records: int, partials: int, seconds: float) -> None:
+        """Take note of ``records`` that became ``partials`` in ``seconds``."""
+        if records == 0:
+            return
+        self.seconds_per_record += _WEIGHT * (seconds / records - self.seconds_per_record)
+        if partials * FOLD_SHARE > records:
+            self.records = min(GATHERED_MAX, self.records * 2)
+        else:
+            self.records = max(FOLD_START, self.records // 2)
 
 
 def behind_s(elapsed_s: float, taken: Mapping[str, int], waiting: Mapping[str, int]) -> float:

@@ -14,7 +14,7 @@ from app.engine.batch import RecordBatch
 from app.engine.clock import Clock
 from app.engine.commits import Commits, as_failure
 from app.engine.delivery import Delivery
-from app.engine.epoch import TaskId
+from app.engine.epoch import GatherError, TaskId
 from app.engine.filling import Filling
 from app.engine.pacing import turn_s
 from app.engine.steps import Attempt, StepFailedError, run_step, sliced, trimmed
@@ -78,13 +78,37 @@ class Work:
             task = self._running(delivery)
             if task is None:
                 return
-            longest_s = turn_s(self._owner.behind_s, self._clock.monotonic() - self._asked_at_s)
+            longest_s = self._turn_s()
             turn = max(1, task.turn_size.size(longest_s) // record_bytes)
             stop = min(len(batch), start + min(turn, task.batch_size.records))
             rest = trimmed(sliced(batch, start, stop), task.position)
             if rest is not None:
                 await self._run(task, rest, delivery)
+                await self._fold(delivery)
             start = stop
+
+    def _turn_s(self) -> float:
+        return turn_s(self._owner.behind_s, self._clock.monotonic() - self._asked_at_s)
+
+    async def _fold(self, delivery: Delivery) -> None:
+        """Make partials of what the task has gathered, if that is much."""
+        task = self._running(delivery)
+        if task is None:
+            return
+        alike = sum(each.spec is task.spec for each in self._tasks.values())
+        if self._filling.gathered(task.id) < task.fold_size.size(self._turn_s(), alike):
+            return
+        await self._turns.come()
+        if self._running(delivery) is not task:
+            return
+        records, began = self._filling.gathered(task.id), self._clock.monotonic()
+        try:
+            made = self._filling.fold(task.id)
+        except GatherError as exc:
+            task.isolating = True
+            self._owner.commit_failed(as_failure(exc))
+            return
+        task.fold_size.observe(records, made, self._clock.monotonic() - began)
 
     def _running(self, delivery: Delivery) -> Task | None:
         task = self._tasks.get(TaskId(delivery.batch.topic, delivery.batch.partition))

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.engine import pacing
 from app.engine.batch import RecordBatch
 from app.engine.chunks import decode_chunk
 from app.engine.driver import Driver
@@ -102,6 +103,41 @@ async def test_a_record_that_cannot_be_worked_out_costs_that_record_only(tmp_pat
     [epoch] = rig.writer.epochs
     assert [output.value for output in epoch.outputs] == [b"bad"]
     assert epoch.tasks[SOURCE].counts.rejected == 1
+    await rig.engine.close()
+
+
+async def test_what_a_late_epoch_gathered_is_folded_into_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "FOLD_MIN", 3)
+    rig = Rig(tmp_path, [gathering_agent()])
+    await rig.start()
+    rig.engine.tasks[SOURCE].fold_size.records = 3
+    for number, values in enumerate(([b"a", b"b"], [b"a", b"c"], [b"b", b"d"])):
+        await rig.feed(batch(values, number * 2))
+    assert rig.engine._filling.gathered(SOURCE) == 2
+    await rig.commit()
+    [epoch] = rig.writer.epochs
+    [partials] = epoch.partials
+    assert partials.values == {"a": 2, "b": 2, "c": 1, "d": 1}
+    assert epoch.tasks[SOURCE].position == 6
+    await rig.engine.close()
+
+
+async def test_a_record_that_cannot_be_folded_costs_that_record_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "FOLD_MIN", 1)
+    rig = Rig(tmp_path, [gathering_agent()])
+    await rig.start()
+    rig.engine.tasks[SOURCE].fold_size.records = 1
+    records = batch([b"a", b"bad", b"a"])
+    await rig.feed(records)
+    assert await rig.flow.released() == {SOURCE: 0}
+    await rig.feed(records)
+    await rig.commit()
+    assert counted(rig.writer.epochs) == {"a": 2}
+    assert [each.value for each in rig.writer.epochs[0].outputs] == [b"bad"]
     await rig.engine.close()
 
 

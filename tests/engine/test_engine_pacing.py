@@ -18,6 +18,9 @@ from app.engine.epoch import TaskId
 from app.engine.pacing import (
     ASKED_SPAN_S,
     CPU_SHARE,
+    FOLD_MIN,
+    FOLD_START,
+    GATHERED_MAX,
     KEEPS_UP_S,
     LATE_SHARE,
     LATE_SPANS,
@@ -27,6 +30,7 @@ from app.engine.pacing import (
     TURN_LATE_S,
     TURN_S,
     FetchPace,
+    FoldSize,
     TurnSize,
     behind_s,
     epoch_s,
@@ -59,6 +63,33 @@ def test_an_epoch_that_costs_little_still_waits_for_company(cost: float, interva
     assert min(interval, SPAN_MIN_S) <= span <= interval
     assert span in (interval, SPAN_MIN_S, cost * CPU_SHARE)
     assert normal_s(0.0, interval) == min(interval, SPAN_MIN_S)
+
+
+folds = st.tuples(st.integers(0, 100_000), st.integers(0, 300_000), st.floats(0, 10))
+
+
+@given(st.lists(folds, max_size=30), times, st.integers(1, 1_000))
+def test_what_is_gathered_is_bounded_and_fits_a_turn(
+    done: list[tuple[int, int, float]], turn: float, tasks: int
+) -> None:
+    fold = FoldSize()
+    for records, partials, seconds in done:
+        fold.observe(records, partials, seconds)
+    size = fold.size(turn, tasks)
+    assert FOLD_MIN <= size <= max(FOLD_MIN, GATHERED_MAX // tasks)
+    assert size == FOLD_MIN or size * fold.seconds_per_record <= turn
+    assert FOLD_START <= fold.records <= GATHERED_MAX
+
+
+def test_more_is_gathered_only_where_that_makes_partials_fewer() -> None:
+    few, many = FoldSize(), FoldSize()
+    for _ in range(5):
+        few.observe(4_096, 50, 0.001)
+        many.observe(4_096, 3_000, 0.001)
+    assert (few.size(1.0, 1), many.size(1.0, 1)) == (FOLD_START, GATHERED_MAX)
+    for _ in range(5):
+        many.observe(65_536, 50, 0.001)
+    assert many.size(1.0, 1) == FOLD_START
 
 
 @given(times)
