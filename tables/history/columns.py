@@ -1,19 +1,12 @@
-"""Windows of one key as columns, as files give them: the latest of each, then rows. Pure."""
+"""Windows of one key as columns: the latest of each, and the JSON of each. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-
-ROWS_AT_ONCE: Final = 2_048
-"""Rows made in one go: other threads wait for so many at most."""
-
-_T = TypeVar("_T")
 
 
 def latest(found: pa.Table, limit: int) -> pa.Table:
@@ -37,16 +30,32 @@ def _ascends(starts: pa.ChunkedArray) -> bool:
     return bool(pc.all(pc.less(starts[:-1], starts[1:]), min_count=0).as_py())
 
 
-def windows_of(found: pa.Table, make: Callable[..., _T]) -> list[_T]:
-    """What ``make`` makes of each row's columns, the last of which is ``codes``."""
-    rows: list[_T] = []
-    for batch in found.to_batches(max_chunksize=ROWS_AT_ONCE):
-        *cells, texts = (column.to_pylist() for column in batch.columns)
-        rows.extend(map(make, *cells, map(codes_of, texts)))
-    return rows
+@dataclass(frozen=True, slots=True)
+class Told:
+    """JSON objects of windows and when each starts (epoch ms), oldest first."""
+
+    starts: Sequence[int]
+    rows: pa.BinaryArray
+
+    @classmethod
+    def of(cls, found: pa.Table) -> Told:
+        """From the columns ``start`` and ``row``."""
+        rows = found["row"].cast(pa.binary()).combine_chunks()
+        return cls(found["start"].to_pylist(), rows)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def joined(self, upto: int, at_once: int) -> list[bytes]:
+        """The first ``upto``, by commas, in parts of ``at_once`` rows."""
+        bounds = [*range(0, upto, at_once), upto] if upto else [0]
+        parts = pa.ListArray.from_arrays(pa.array(bounds, pa.int32()), self.rows)
+        found: list[bytes] = pc.binary_join(parts, b",").to_pylist()
+        return found
+
+    def since(self, first: int) -> list[tuple[int, bytes]]:
+        """Starts and rows from the ``first`` on."""
+        return list(zip(self.starts[first:], self.rows[first:].to_pylist(), strict=True))
 
 
-@lru_cache(maxsize=4_096)
-def codes_of(text: str | None) -> dict[str, int] | None:
-    """Few codes in few combinations: most rows have the text of another."""
-    return None if text is None else msgspec.json.decode(text, type=dict[str, int])
+NOTHING = Told((), pa.array([], pa.binary()))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 import duckdb
 import msgspec
 import pyarrow as pa
 
-from tables.history.columns import codes_of, latest, windows_of
+from tables.history.columns import NOTHING, Told, latest
 from tables.history.datasets import (
     DATASETS,
     ENTITIES,
@@ -26,7 +26,7 @@ from tables.history.datasets import (
 from tables.history.names import HistoryFile
 from tables.history.parquet import defect
 from tables.history.place import Place, cause
-from tables.history.query import Asked, concerns, question, unsorted_question
+from tables.history.query import Asked, concerns, question, told, unsorted_question
 from tables.history.ranges import Piece, cover
 from tables.history.store import DatasetStore, Scan, Stat
 from tables.history.stores import dataset_store, reading_duck
@@ -44,7 +44,6 @@ BAD_MAX: Final = 1_024
 """Unreadable files remembered; where there are more, the oldest are looked at again."""
 
 _T = TypeVar("_T")
-_Window = TypeVar("_Window", bound=ColdWindow)
 _Duck: TypeAlias = duckdb.DuckDBPyConnection
 _Read: TypeAlias = Callable[[_Duck, Sequence[Piece], Scan], _T]
 Cells: TypeAlias = tuple[Any, ...]
@@ -82,12 +81,13 @@ class History:
         self, name: str, key: str, from_ms: int, to_ms: int, limit: int = ROWS_MAX
     ) -> list[ColdWindow]:
         """Closed windows of one key."""
-        return self.windows_as(ColdWindow, name, key, from_ms, to_ms, limit)
+        rows = self.windows_told(name, key, from_ms, to_ms, limit, {})
+        return [_window(row) for _, row in rows.since(0)]
 
-    def windows_as(
-        self, make: type[_Window], name: str, key: str, from_ms: int, to_ms: int, limit: int
-    ) -> list[_Window]:
-        """As :meth:`windows`, each made as what its asker needs."""
+    def windows_told(
+        self, name: str, key: str, from_ms: int, to_ms: int, limit: int, also: Mapping[str, str]
+    ) -> Told:
+        """The same as JSON, each with the fields of ``also`` as well."""
         fields = ColdWindow.__struct_fields__
         asked = Asked(
             WINDOWS,
@@ -101,15 +101,14 @@ class History:
 
         def read(cursor: _Duck, pieces: Sequence[Piece], scan: Scan) -> pa.Table:
             sql, parameters = unsorted_question(asked, pieces, scan, UNSORTED_MAX)
-            return cursor.sql(sql, params=parameters).to_arrow_table()
+            found = cursor.sql(told(sql, fields, also), params=parameters).to_arrow_table()
+            if found.num_rows == UNSORTED_MAX:
+                sql, parameters = question(asked, pieces, scan)
+                found = cursor.sql(told(sql, fields, also), params=parameters).to_arrow_table()
+            return found
 
         found = self._ask(asked, read)
-        if found is None:
-            return []
-        if found.num_rows < UNSORTED_MAX:
-            return windows_of(latest(found, limit).select(fields), make)
-        rows = ((*row[:-2], codes_of(row[-2])) for row in self.ask(asked))
-        return [make(*row) for row in rows]
+        return NOTHING if found is None else Told.of(latest(found, limit))
 
     def sessions(
         self, type_: str, user: str | None, from_ms: int, to_ms: int, limit: int = ROWS_MAX
@@ -249,6 +248,9 @@ def _stamp(store: DatasetStore, file: HistoryFile) -> Stat | None:
         return store.stat(file)
     except FileNotFoundError:
         return None
+
+
+_window = msgspec.json.Decoder(ColdWindow).decode
 
 
 def _entity(*cells: Any) -> ColdEntityEvent:

@@ -7,6 +7,8 @@ import logging
 import threading
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,6 +75,43 @@ def test_a_window_without_values_has_none(tmp_path: Path) -> None:
     archive(tmp_path, WINDOWS, [window("/a", DAY_0, codes=None, **empty)])
     (row,) = History(tmp_path, "").windows(NAME, "/a", *FOREVER)
     assert (row.sum, row.p99, row.distinct, row.codes) == (None, None, None, None)
+
+
+figures = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(figures, st.integers(0, (1 << 63) - 1)), min_size=1, max_size=5))
+def test_numbers_are_told_to_the_last_digit(
+    tmp_path_factory: pytest.TempPathFactory, numbers: list[tuple[float, int]]
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("numbers")
+    names = ("sum", "avg", "min", "max", "p50", "p95", "p99", "stddev")
+    rows = [
+        window("/a", minute(at), **dict.fromkeys(names, figure), count=count)
+        for at, (figure, count) in enumerate(numbers)
+    ]
+    archive(tmp_path, WINDOWS, rows)
+    history = History(tmp_path, "")
+    found = history.windows(NAME, "/a", *FOREVER)
+    history.close()
+    for name in names:
+        assert [getattr(row, name) for row in found] == [figure for figure, _ in numbers]
+    assert [row.count for row in found] == [count for _, count in numbers]
+
+
+def test_an_answer_can_be_read_whatever_a_file_says(tmp_path: Path) -> None:
+    """Of a file that something else wrote: its rows have the right columns, and that is all."""
+    file = archive(tmp_path, WINDOWS, [window("/a", DAY_0)])
+    path = folder(tmp_path, WINDOWS).file(file)
+    table = pq.read_table(path)
+    wrong = {"avg": float("nan"), "max": float("inf"), "codes": '{"404":'}
+    for name, value in wrong.items():
+        at, kind = table.schema.get_field_index(name), table.schema.field(name)
+        table = table.set_column(at, kind, pa.array([value], kind.type))
+    pq.write_table(table, path)
+    (row,) = History(tmp_path, "").windows(NAME, "/a", *FOREVER)
+    assert (row.avg, row.max, row.codes, row.sum) == (None, None, None, 12.5)
 
 
 def test_the_latest_revision_of_a_window_is_told(tmp_path: Path) -> None:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tables.history.columns import Told
 from tables.history.datasets import WINDOWS
 from tables.windows.answer import WindowAnswer, window_answer
 from tests.history.rows import archive, window
 from tests.web.fakes import MINUTE, NOW, SPEC, cluster_of, running_worker, stats_of
 from web.queries.archive import (
     ENCODED_AT_ONCE,
-    ColdAnswer,
     KeyWindows,
     Sources,
     document,
+    in_json,
     spanned,
 )
 
@@ -123,6 +127,12 @@ async def test_a_span_of_more_than_a_month_of_minutes_is_a_400_with_the_limit(
 starts = st.sets(st.integers(0, 60))
 
 
+def told_windows(starts: Iterable[int]) -> Told:
+    rows = [{"start": start, "count": 9, "source": "cold"} for start in starts]
+    encoded = pa.array(map(msgspec.json.encode, rows), pa.binary())
+    return Told([*starts], encoded)
+
+
 def hot_window(start: int) -> WindowAnswer:
     (answer,) = window_answer(SPEC, [(start, stats_of([1.0]))], {})
     return answer
@@ -132,18 +142,18 @@ def hot_window(start: int) -> WindowAnswer:
 def test_state_and_history_are_one_list_in_order_in_which_state_wins(
     hot: set[int], cold: set[int]
 ) -> None:
-    rows = spanned(
-        [hot_window(start) for start in sorted(hot)],
-        [ColdAnswer(start, start + 1, 1, 9) for start in sorted(cold)],
-    )
-    assert [(row.start, row.source) for row in rows] == [
+    told = told_windows(sorted(cold))
+    before, both = spanned([hot_window(start) for start in sorted(hot)], told)
+    rows = json.loads(b"[" + b",".join(told.joined(before, 7) + in_json(both)) + b"]")
+    assert [(row["start"], row["source"]) for row in rows] == [
         (start, "hot" if start in hot else "cold") for start in sorted(hot | cold)
     ]
 
 
 @pytest.mark.parametrize("count", [0, 1, ENCODED_AT_ONCE, 2 * ENCODED_AT_ONCE + 1])
 def test_a_document_encoded_in_parts_is_that_encoded_at_once(count: int) -> None:
-    rows = [ColdAnswer(start, start + 1, 1, 9) for start in range(count)]
+    cold = told_windows(range(count))
+    hot = [hot_window(count + at) for at in range(count)]
     head = KeyWindows(
         partition=1,
         worker="w1",
@@ -154,10 +164,13 @@ def test_a_document_encoded_in_parts_is_that_encoded_at_once(count: int) -> None
         key="/cart",
         size_ms=1,
         advance_ms=1,
-        sources=Sources(0, count),
+        sources=Sources(count, count),
     )
-    whole = msgspec.to_builtins(head) | {"windows": rows}
-    assert b"".join(document(head, rows)) == msgspec.json.encode(whole)
+    told = [msgspec.Raw(row) for row in cold.rows.to_pylist()]
+    whole = msgspec.to_builtins(head) | {"windows": [*told, *hot]}
+    parts = document(head, cold.joined(count, ENCODED_AT_ONCE) + in_json(hot))
+    assert b"".join(parts) == msgspec.json.encode(whole)
+    assert len(parts) == 2 + 2 * -(-count // ENCODED_AT_ONCE)
 
 
 async def test_an_answer_sent_in_parts_says_how_long_it_is(history: Path) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from tables.history.datasets import ArchivedSession, ColdEntityEvent, ColdWindow
+from tables.history.columns import Told
+from tables.history.datasets import ArchivedSession, ColdEntityEvent
 from tables.history.reader import History, HistoryError, HistoryTimeoutError
-from tables.history.span import HOT, Place, span
+from tables.history.span import COLD, HOT, span
 from tables.windows.answer import State, WindowAnswer
 from tables.windows.spec import WindowSpec
 from web.problem import Kind, ProblemError
@@ -30,11 +31,9 @@ RETRY_AFTER_S: Final = 2
 T = TypeVar("T")
 
 
-class ColdAnswer(ColdWindow, frozen=True, gc=False, kw_only=True):
-    """A window as its final record told it."""
-
-    state: str = "final"
-    source: Place = "cold"
+_FINAL: Final[State] = "final"
+_TOLD: Final[Mapping[str, str]] = {"state": _FINAL, "source": COLD}
+"""What is said of each window from the history, besides what its final record told."""
 
 
 class Sources(msgspec.Struct, frozen=True):
@@ -82,12 +81,16 @@ class Archive:
         assert to_ms is not None  # noqa: S101 - for the type checker
 
         def read() -> tuple[list[bytes], bool]:
-            cold = self._history.windows_as(ColdAnswer, name, key, from_ms, to_ms, SPAN_MAX)
-            rows = spanned(hot, cold)
-            told = [row for row in rows if state is None or row.state == state]
-            warm = sum(row.source == HOT for row in told)
-            sources = Sources(warm, len(told) - warm)
-            return document(msgspec.structs.replace(head, sources=sources), told), bool(rows)
+            cold = self._history.windows_told(name, key, from_ms, to_ms, SPAN_MAX, _TOLD)
+            before, both = spanned(hot, cold)
+            if state is not None:
+                before = before if state == _FINAL else 0
+                both = [row for row in both if _state(row) == state]
+            warm = sum(isinstance(row, WindowAnswer) for row in both)
+            sources = Sources(warm, before + len(both) - warm)
+            parts = cold.joined(before, ENCODED_AT_ONCE) + in_json(both)
+            told = msgspec.structs.replace(head, sources=sources)
+            return document(told, parts), bool(hot or len(cold))
 
         return await self._ask(read)
 
@@ -123,18 +126,28 @@ def _busy(reason: str) -> ProblemError:
 
 
 def spanned(
-    hot: Sequence[WindowAnswer], cold: Sequence[ColdAnswer]
-) -> list[WindowAnswer | ColdAnswer]:
-    """Both, each in order of time, as one; only where they meet is looked at row by row."""
+    hot: Sequence[WindowAnswer], cold: Told
+) -> tuple[int, list[WindowAnswer | msgspec.Raw]]:
+    """Both, each in order of time, as one: how many of the history come first, and the others.
+
+    Only where the two meet is looked at row by row.
+    """
     told = [msgspec.structs.replace(row, source=HOT) for row in hot]
-    since = bisect_left(cold, told[0].start, key=_start) if told else len(cold)
-    rows: list[WindowAnswer | ColdAnswer] = list(cold[:since])
-    rows += (row for _, row in span(told, cold[since:], _start, _start))
-    return rows
+    before = bisect_left(cold.starts, told[0].start) if told else len(cold)
+    rows = (row for _, row in span(told, cold.since(before), _start, _cold_start))
+    return before, [row if isinstance(row, WindowAnswer) else msgspec.Raw(row[1]) for row in rows]
 
 
-def _start(window: WindowAnswer | ColdAnswer) -> int:
+def _start(window: WindowAnswer) -> int:
     return window.start
+
+
+def _cold_start(row: tuple[int, bytes]) -> int:
+    return row[0]
+
+
+def _state(row: WindowAnswer | msgspec.Raw) -> State:
+    return row.state if isinstance(row, WindowAnswer) else _FINAL
 
 
 def reaches_back(spec: WindowSpec, wanted: TimeRange, now_ms: int) -> bool:
@@ -143,17 +156,19 @@ def reaches_back(spec: WindowSpec, wanted: TimeRange, now_ms: int) -> bool:
     return spec.closes and from_ms is not None and from_ms < now_ms - spec.retention_ms
 
 
-def document(head: KeyWindows, windows: Sequence[object]) -> list[bytes]:
-    """JSON of ``head`` with the ``windows``, in parts: a month of them takes a while.
+def in_json(rows: Sequence[WindowAnswer | msgspec.Raw]) -> list[bytes]:
+    """JSON of the rows joined by commas, in parts: a month of them takes a while.
 
     An encoder lets no other thread run, and so neither the event loop.
     """
+    encode, starts = msgspec.json.encode, range(0, len(rows), ENCODED_AT_ONCE)
+    return [encode(rows[at : at + ENCODED_AT_ONCE])[1:-1] for at in starts]
+
+
+def document(head: KeyWindows, rows: Sequence[bytes]) -> list[bytes]:
+    """JSON of ``head`` with its windows, in parts; ``rows`` are those joined by commas."""
     encoded = msgspec.json.encode(head)  # its last field is the empty list of windows
-    parts = [encoded[:-2]]
-    for at in range(0, len(windows), ENCODED_AT_ONCE):
-        rows = msgspec.json.encode(windows[at : at + ENCODED_AT_ONCE])
-        parts.append(rows[1:-1] if at == 0 else b"," + rows[1:-1])
-    return [*parts, b"]}"]
+    return [encoded[:-2], *rows[:1], *(b"," + part for part in rows[1:]), b"]}"]
 
 
 def in_parts(parts: Sequence[bytes]) -> web.Response:
