@@ -33,7 +33,7 @@ from tables.history.duck import open_duck
 from tables.history.folder import DatasetFolder, dataset_folder
 from tables.history.names import DAY_MS, HistoryFile, Source, day_of
 from tables.history.query import Asked
-from tables.history.reader import History
+from tables.history.reader import ROWS_MAX, History
 from tests.web.fakes import Clock, running_worker
 
 KEYS = 200
@@ -236,7 +236,7 @@ def run(base: Path, days: int, queries: int) -> tuple[list[Timing], str]:
     local = measure(
         f"{days} days of one key, in process",
         queries,
-        lambda key: history.windows(NAME, key, START_MS, until),
+        lambda key: history.windows_told(NAME, key, START_MS, until, ROWS_MAX, {}),
         len,
         time.process_time,
         draws,
