@@ -33,7 +33,7 @@ class EventStep(Protocol):
         ...
 
     def late(self, batch: EventBatch) -> Iterable[Late]:
-        """Events that it leaves out, in any order."""
+        """Events that it leaves out, in any order; of one told again the first counts."""
         ...
 
     def partials(self, events: Events, partition: int) -> Mapping[Any, Any]:

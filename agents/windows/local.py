@@ -58,17 +58,14 @@ class LocalWindows:
                 yield "status"
 
     def late(self, batch: EventBatch) -> Iterator[Late]:
-        """Each late record once, for the first window."""
-        seen: set[int] = set()
+        """For each of the windows that group alike, the first of them."""
         for admits, specs in self._alike:
             # Its pane ends after the event, so nothing can be late: the usual case.
             if batch.behind_ms <= specs[0].grace_ms:
                 continue
             keys = Columns(batch.events).keys(specs[0].key, admits)
             for place in _grouped(specs[0], keys, batch.events)[1]:
-                if place not in seen:
-                    seen.add(place)
-                    yield _late(specs[0], batch.index[place], place, batch.events)
+                yield _late(specs[0], batch.index[place], place, batch.events)
 
     def partials(self, events: Events, partition: int) -> dict[PartialKey, WindowStats]:
         """Partials for the global half; rows of late events say how many there were."""

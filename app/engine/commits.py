@@ -26,6 +26,8 @@ from app.engine.transaction import CommitFailedError, Probe, Writer, Written
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Failure = CommitFailedError | StoreError | GatherError
+"""Why an epoch is not kept."""
 
 
 class EpochOwner(Protocol):
@@ -52,20 +54,18 @@ class EpochOwner(Protocol):
         """The epoch is committed and stored."""
         ...
 
-    def isolate(self, task: TaskId) -> None:
-        """Of some record of the task no partials can be made: find out which."""
-        ...
-
-    def commit_failed(self, error: CommitFailedError | StoreError) -> None:
+    def commit_failed(self, error: Failure) -> None:
         """The epoch failed; nothing uncommitted may be kept."""
         ...
 
 
-def as_failure(exc: BaseException) -> CommitFailedError | StoreError:
-    """Errors of writers and stores as they are, anything else as a failed commit."""
+def as_failure(exc: BaseException) -> Failure:
+    """Errors of writers, stores and what was gathered as they are, others as a failed commit."""
     if isinstance(exc, CommitFailedError | StoreError):
         return exc
     logger.error("the epoch ended in an unforeseen way", exc_info=exc)
+    if isinstance(exc, GatherError):
+        return exc
     return CommitFailedError(repr(exc), membership_lost=False, producer_dead=False)
 
 
@@ -140,8 +140,6 @@ class Commits:
                 # Whatever it was: an epoch that is neither settled nor dropped would be
                 # skipped by the next one, whose position lies beyond it.
                 self._metrics.epochs.labels("failed").inc()
-                if isinstance(exc, GatherError):
-                    self._owner.isolate(exc.task)
                 self._owner.commit_failed(as_failure(exc))
                 if isinstance(exc, asyncio.CancelledError):
                     raise

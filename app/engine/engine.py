@@ -13,9 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from app.engine.clock import Clock, SteadyClock
-from app.engine.commits import Commits
+from app.engine.commits import Commits, Failure
 from app.engine.delivery import Delivery, Flow
-from app.engine.epoch import Epoch, TaskId
+from app.engine.epoch import Epoch, GatherError, TaskId
 from app.engine.filling import Filling
 from app.engine.lateness import Lateness
 from app.engine.membership import Membership
@@ -25,7 +25,7 @@ from app.engine.query import CommitListener
 from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.standby import Standbys
 from app.engine.starts import Starter
-from app.engine.store import Store, StoreError
+from app.engine.store import Store
 from app.engine.stores import Stores
 from app.engine.task import Task
 from app.engine.transaction import CommitFailedError, Probe, Writer, Written
@@ -128,12 +128,11 @@ class Engine:
                     except Exception:
                         logger.exception("a listener of %s failed", name)
 
-    def isolate(self, task: TaskId) -> None:
-        """Work its records out batch by batch from now on, so that the one at fault is found."""
-        self.tasks[task].isolating = True
-
-    def commit_failed(self, error: CommitFailedError | StoreError) -> None:
+    def commit_failed(self, error: Failure) -> None:
         """Forget everything uncommitted and begin again where the broker says."""
+        if isinstance(error, GatherError):
+            # Batch by batch from now on, so that the record at fault is found.
+            self.tasks[error.task].isolating = True
         lost = isinstance(error, CommitFailedError) and error.membership_lost
         logger.warning(
             "epoch not committed: %s; %s",

@@ -12,15 +12,13 @@ from typing import Protocol
 from app.engine.attempts import Attempts, halted_by
 from app.engine.batch import RecordBatch
 from app.engine.clock import Clock
-from app.engine.commits import Commits, as_failure
+from app.engine.commits import Commits, Failure, as_failure
 from app.engine.delivery import Delivery
 from app.engine.epoch import GatherError, TaskId
 from app.engine.filling import Filling
 from app.engine.pacing import turn_s
 from app.engine.steps import Attempt, StepFailedError, run_step, sliced, trimmed
-from app.engine.store import StoreError
 from app.engine.task import Task, TaskState
-from app.engine.transaction import CommitFailedError
 from app.engine.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -37,7 +35,7 @@ class WorkOwner(Protocol):
         """Seconds that the work which waits will take."""
         ...
 
-    def commit_failed(self, error: CommitFailedError | StoreError) -> None:
+    def commit_failed(self, error: Failure) -> None:
         """Nothing uncommitted may be kept."""
         ...
 
@@ -93,7 +91,7 @@ class Work:
     async def _fold(self, delivery: Delivery) -> None:
         """Make partials of what the task has gathered, if that is much."""
         task = self._running(delivery)
-        if task is None:
+        if task is None or self._filling.gathered(task.id) == 0:
             return
         alike = sum(each.spec is task.spec for each in self._tasks.values())
         if self._filling.gathered(task.id) < task.fold_size.size(self._turn_s(), alike):
@@ -105,7 +103,6 @@ class Work:
         try:
             made = self._filling.fold(task.id)
         except GatherError as exc:
-            task.isolating = True
             self._owner.commit_failed(as_failure(exc))
             return
         task.fold_size.observe(records, made, self._clock.monotonic() - began)
