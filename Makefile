@@ -8,7 +8,8 @@ FAUST := $(PY) -m faust -A app
 HEADRACE_HOME ?= $(CURDIR)/.headrace
 DEMO ?= 1
 FAST := not broker and not slow and not faults and not browser
-PER_CORE := -n logical --maxprocesses 4
+# Tests with a broker mostly wait; who is done takes over what waits with another.
+PER_CORE := -n logical --maxprocesses 4 --dist worksteal
 
 # Version shims may exist on the PATH and still fail: every candidate is tried by running it.
 PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
@@ -37,8 +38,8 @@ stop: ## Stop the workers that make run started, and the embedded Kafka
 test: lint ## Everything but the browser: lint, unit tests, broker tests, fault drills
 	$(PY) -m pytest $(PER_CORE) -m "$(FAST)"
 	$(PY) -m pytest $(PER_CORE) -m "slow and not broker and not faults and not browser"
-	$(PY) -m pytest -m "broker and not faults and not browser"
-	$(PY) -m pytest -m "faults and not browser"
+	$(PY) -m pytest $(PER_CORE) -m "broker and not faults and not browser"
+	$(PY) -m pytest $(PER_CORE) -m "faults and not browser"
 
 test-fast: setup ## Unit tests only, without a broker
 	$(PY) -m pytest $(PER_CORE) -m "$(FAST)"

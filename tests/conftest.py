@@ -1,14 +1,17 @@
-"""One real Kafka for the whole run; for each test a namespace, and workers if it wants them."""
+"""One real Kafka for the whole run, whatever its processes; for each test a namespace and workers."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 from hypothesis import settings
+from xdist.workermanage import WorkerController
 
 from app.broker.embedded import ensure_broker, stop_broker
 from tests.system.harness import Cluster, Worker
@@ -18,21 +21,37 @@ settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")
 
 
+KAFKA_HOME = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The broker's folder: the run's own, or, in a process of a parallel run, that of the run."""
+    given: dict[str, str] = getattr(config, "workerinput", {})
+    config.stash[KAFKA_HOME] = Path(given.get("kafka_home") or mkdtemp(prefix="headrace-tests-"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    """Tell a process of a parallel run of the folder."""
+    node.workerinput["kafka_home"] = str(node.config.stash[KAFKA_HOME])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the broker, whichever process started it, once no process needs it."""
+    if not hasattr(config, "workerinput"):
+        stop_broker(config.stash[KAFKA_HOME])
+        shutil.rmtree(config.stash[KAFKA_HOME])
+
+
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def kafka(pytestconfig: pytest.Config) -> str:
     """Bootstrap ``host:port`` of the run's broker.
 
-    An embedded one in a temporary folder, stopped when the run ends, unless
+    An embedded one in a temporary folder, which the first test that needs it starts, unless
     HEADRACE_TEST_BROKER names a running one. Without a broker the tests fail.
     """
-    if running := os.environ.get("HEADRACE_TEST_BROKER"):
-        yield running
-        return
-    home = tmp_path_factory.mktemp("kafka")
-    try:
-        yield ensure_broker(home).bootstrap
-    finally:
-        stop_broker(home)
+    running = os.environ.get("HEADRACE_TEST_BROKER")
+    return running or ensure_broker(pytestconfig.stash[KAFKA_HOME]).bootstrap
 
 
 @pytest.fixture
