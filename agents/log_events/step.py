@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from agents.log_events.columns import EventColumns
 from agents.log_events.decode import Column, EventBatch, EventReader, Events
 from app.engine.batch import RecordBatch
 from app.engine.effects import Effects, Late, Repartition, View
@@ -36,7 +37,7 @@ class EventStep(Protocol):
         """Events that it leaves out, in any order; of one told again the first counts."""
         ...
 
-    def partials(self, events: Events, partition: int) -> Mapping[Any, Any]:
+    def partials(self, events: EventColumns, partition: int) -> Mapping[Any, Any]:
         """What the events of a partition come to. Never raises, whatever events hold."""
         ...
 
@@ -58,8 +59,9 @@ class GatheredEvents:
 
     def partials(self) -> Iterator[tuple[Repartition, Mapping[Any, Any]]]:
         """Of each step."""
+        columns = EventColumns(self.events)
         for step in self.steps:
-            yield step.repartition, step.partials(self.events, self.partition)
+            yield step.repartition, step.partials(columns, self.partition)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 
-import msgspec
+import numpy as np
 
-from agents.log_events.decode import Column, EventBatch, Events
+from agents.log_events.columns import EventColumns
+from agents.log_events.decode import Column, EventBatch
+from agents.log_events.groups import Flags, Groups, ints, runs
 from agents.sessions.repartition import PartialKey
 from app.engine.effects import Late, Repartition
 from tables.sessions.funnel import Evidence, bounded
 from tables.sessions.matching import Classifier
 from tables.sessions.spec import SessionSpec
 from tables.sessions.state import Partial, Session, merge_partials
-
-
-class _Run(msgspec.Struct, gc=False):
-    """Events of one user and lane within the gap of each other; ``last`` is the last's place."""
-
-    lanes: tuple[str]
-    start: int
-    end: int
-    last: int
-    count: int = 0
-    pages: int = 0
-    steps: Evidence = ()
 
 
 @dataclass(frozen=True)
@@ -55,95 +44,66 @@ class LocalSessions:
         """Events whose session may have been let go of."""
         if batch.behind_ms <= self.spec.slack_ms:
             return  # the usual case
-        events, spec = batch.events, self.spec
-        for place in _runs(spec, self._classify, events)[1]:
-            behind = events.stream_time_ms[place] - events.columns["timestamp"][place]
-            yield Late(batch.index[place], spec.table_name, behind - spec.gap_ms)
+        events = EventColumns(batch.events)
+        behind_ms = events.stream_time_ms - events.timestamps
+        late = self._known(events) & (behind_ms > self.spec.slack_ms)
+        for place in np.flatnonzero(late).tolist():
+            late_by_ms = int(behind_ms[place]) - self.spec.gap_ms
+            yield Late(batch.index[place], self.spec.table_name, late_by_ms)
 
-    def partials(self, events: Events, partition: int) -> dict[PartialKey, Partial]:  # noqa: ARG002 - the contract's signature
+    def partials(self, events: EventColumns, partition: int) -> dict[PartialKey, Partial]:  # noqa: ARG002 - the contract's signature
         """Partials for the global half."""
-        runs, _ = _runs(self.spec, self._classify, events)
-        spec, ingest_ms = self.spec, events.ingest_ms
+        spec, times = self.spec, events.timestamps
+        users, codes = events.coded(spec.key)
+        in_time = events.stream_time_ms - times <= spec.slack_ms
+        places = np.flatnonzero(self._known(events) & in_time)
+        apart = runs(places, times, spec.gap_ms, events.lanes, codes)
+        lanes = [(lane,) for lane in events.lane_names]
+        sessions = map(
+            Session,
+            times[apart.first].tolist(),
+            times[apart.last].tolist(),
+            apart.counts.tolist(),
+            apart.sums(events.given("endpoint").astype(np.int64)),
+            self._evidence(events, apart),
+            [lanes[lane] for lane in events.lanes[apart.first].tolist()],
+            apart.highest(events.ingest_ms),
+        )
         name, gap, span = spec.name, spec.gap_ms, spec.span_ms
         partials: dict[PartialKey, Partial] = {}
-        for user, run in runs:
-            start = run.start
-            session = Session(
-                start,
-                run.end,
-                run.count,
-                run.pages,
-                run.steps,
-                run.lanes,
-                ingest_ms[run.last],
-            )
-            partial, key = Partial(gap, (session,)), (name, user, start // span)
+        for user, session in zip(codes[apart.first].tolist(), sessions, strict=True):
+            partial, key = Partial(gap, (session,)), (name, users[user], session.start // span)
             held = partials.setdefault(key, partial)
             if held is not partial:
                 partials[key] = merge_partials(held, partial)
         return partials
 
+    def _known(self, events: EventColumns) -> Flags:
+        """Events with a user, which the filter admits."""
+        known = events.coded(self.spec.key)[1] >= 0
+        if self._classify is not None:
+            known &= ints(events.field(self._classify)) >= 0
+        return known
 
-def _prove(took: list[tuple[_Run, int, int]], steps: int) -> None:
-    """Give runs the evidence of (run, steps taken as bits, time)."""
-    times: dict[int, list[set[int]]] = {}
-    for run, taken, at in took:
-        of_run = times.setdefault(id(run), [set() for _ in range(steps)])
-        for step in range(steps):
-            if taken >> step & 1:
-                of_run[step].add(at)
-    for run, _, _ in took:
-        run.steps = tuple(map(bounded, times[id(run)]))
-
-
-def _runs(
-    spec: SessionSpec, classify: Classifier | None, events: Events
-) -> tuple[list[tuple[str, _Run]], list[int]]:
-    """Runs with their users, and the places of late events.
-
-    One loop, because this runs per event. A user's events mostly come in order, so each is
-    compared with the run before it only; what that leaves apart is joined as partials are.
-    """
-    gap, slack = spec.gap_ms, spec.slack_ms
-    runs: list[tuple[str, _Run]] = []
-    took: list[tuple[_Run, int, int]] = []
-    late: list[int] = []
-    current: dict[str, _Run] = {}
-    by_lane: dict[str, dict[str, _Run]] = {}
-    lane, lanes = None, ("",)
-    place = -1
-    columns = events.columns
-    times = columns["timestamp"]
-    for user, at, stream_time, of_lane, page, taken in zip(
-        columns[spec.key],
-        times,
-        events.stream_time_ms,
-        events.lanes,
-        columns["endpoint"],
-        repeat(0, len(times)) if classify is None else columns[classify],
-        strict=True,
-    ):
-        place += 1
-        if user is None or taken < 0:
-            continue
-        if stream_time - at > slack:
-            late.append(place)
-            continue
-        if of_lane != lane:
-            lane, lanes = of_lane, (of_lane,)
-            current = by_lane.setdefault(lane, {})
-        run = current.get(user)
-        if run is None or not run.start - gap <= at <= run.end + gap:
-            run = current[user] = _Run(lanes, at, at, place)
-            runs.append((user, run))
-        elif at > run.end:
-            run.end = at
-        elif at < run.start:
-            run.start = at
-        run.last = place
-        run.count += 1
-        run.pages += page is not None
-        if taken:
-            took.append((run, taken, at))
-    _prove(took, len(spec.steps))
-    return runs, late
+    def _evidence(self, events: EventColumns, apart: Groups) -> list[Evidence]:
+        """Of each run, when its events took the steps (each event's as bits)."""
+        found: list[Evidence] = [()] * len(apart)
+        if self._classify is None:
+            return found
+        steps = range(len(self.spec.steps))
+        taken = ints(events.field(self._classify))[apart.places]
+        took = np.flatnonzero(taken)
+        seen: dict[int, list[set[int]]] = {}
+        for run, bits, at in zip(
+            apart.owner[took].tolist(),
+            taken[took].tolist(),
+            events.timestamps[apart.places[took]].tolist(),
+            strict=True,
+        ):
+            of_run = seen.setdefault(run, [set() for _ in steps])
+            for step in steps:
+                if bits >> step & 1:
+                    of_run[step].add(at)
+        for run, times in seen.items():
+            found[run] = tuple(map(bounded, times))
+        return found

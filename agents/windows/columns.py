@@ -1,118 +1,138 @@
-"""A batch of events as columns, each made once for all windows, and sums over places of them.
-
-What a window asks of its events is worked out per group of a batch with the interpreter's own
-loops (``itemgetter``, ``sum``, ``Counter``); per event and window there is only the grouping.
-"""
+"""What windows ask of an epoch's events, worked out for all groups of them at once."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from operator import itemgetter, mul
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from operator import itemgetter
+from typing import Any, TypeVar
 
-from agents.log_events.decode import Events
+import numpy as np
+
+from agents.log_events.columns import EventColumns
+from agents.log_events.groups import Flags, Groups, Ints, coded, ints, ranked
 from tables import sketch
-from tables.histogram import FINE, FINE_END, Histogram, bucket
+from tables.histogram import Histogram, buckets
 from tables.windows.stats import microseconds
 from tables.windows.where import Admits
 
-Places = Sequence[int]
-Measured = tuple[int, int, int | None, int | None, Histogram, int]
-"""n, sum, min, max, histogram, sum of squares."""
+T = TypeVar("T")
 
-NOTHING: Measured = (0, 0, None, None, {}, 0)
-_COUNTED = 12
-"""Values from which a Counter is faster than a loop."""
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A numeric field, group by group: see :class:`tables.windows.stats.WindowStats`."""
+
+    n: Iterable[int]
+    total: Iterable[int]
+    lowest: Iterable[int | None]
+    highest: Iterable[int | None]
+    hist: Iterable[Histogram]
+    squares: Iterable[int]
+
+
+NOTHING = Measured(repeat(0), repeat(0), repeat(None), repeat(None), repeat({}), repeat(0))
+"""No field is measured."""
 
 
 class Columns:
-    """Columns of events, each made when it is first asked for."""
+    """What windows ask of an epoch's events beside :class:`EventColumns`, made once for all."""
 
-    def __init__(self, events: Events) -> None:
-        self._columns = events.columns
-        self._values: dict[str, tuple[Sequence[int | None], Sequence[int], bool]] = {}
-        self._errors: dict[int, Sequence[bool]] = {}
+    def __init__(self, events: EventColumns) -> None:
+        self.events = events
+        self._panes: dict[int, tuple[Ints, Ints]] = {}
+        self._values: dict[str, tuple[Ints, Ints, Flags | None]] = {}
+        self._statuses: tuple[Ints, Flags | None] | None = None
 
-    def field(self, name: str) -> Sequence[Any]:
-        """A field of every event."""
-        return self._columns[name]
+    def panes(self, advance_ms: int) -> tuple[Ints, Ints]:
+        """Start of the pane of each event, and its rank among them."""
+        found = self._panes.get(advance_ms)
+        if found is None:
+            starts = self.events.timestamps - self.events.timestamps % advance_ms
+            found = self._panes[advance_ms] = starts, ranked(starts)
+        return found
 
-    def keys(self, name: str, admits: Admits | None) -> Sequence[str | None]:
-        """The key field of every event; None also where the event is filtered out."""
-        keys: Sequence[str | None] = self._columns[name]
+    def keys(self, name: str, admits: Admits | None) -> tuple[list[str], Ints]:
+        """The key field, coded; none also where the event is filtered out."""
         if admits is None:
-            return keys
-        admitted = self._columns[admits]
-        return [key if admit else None for key, admit in zip(keys, admitted, strict=True)]
+            return self.events.coded(name)
+        column, admitted = self.events.field(name), self.events.field(admits)
+        return coded([key if admit else None for key, admit in zip(column, admitted, strict=True)])
 
-    def errors(self, places: Places, status_min: int) -> int:
+    def errors(self, groups: Groups, status_min: int) -> list[int]:
         """How many of the events have at least that status."""
-        column = self._errors.get(status_min)
-        if column is None:
-            column = self._errors[status_min] = [
-                status is not None and status >= status_min for status in self.field("status")
-            ]
-        if len(places) == 1:
-            return int(column[places[0]])
-        return sum(itemgetter(*places)(column))
+        return groups.sums((self._status()[0] >= status_min).astype(np.int64))
 
-    def codes(self, places: Places) -> dict[int, int]:
+    def codes(self, groups: Groups) -> list[dict[int, int]]:
         """How many of the events have which status."""
-        counts = _counted(taken(self.field("status"), places))
-        counts.pop(None, None)  # type: ignore[call-overload]
-        return counts
+        statuses, given = self._status()
+        if given is None:
+            return groups.tallies(statuses)
+        having, which = groups.only(given)
+        return _spread(len(groups), which, having.tallies(statuses), {})
 
-    def distinct(self, places: Places, name: str) -> bytes:
-        """Sketch of the different values of a field."""
-        return sketch.sketch(set(taken(self.field(name), places)) - {None})
+    def distinct(self, groups: Groups, name: str) -> list[bytes]:
+        """Sketches of the different values of a field."""
+        column: Sequence[str | None] = self.events.field(name)
+        return [sketch.sketch(set(taken(column, places)) - {None}) for places in groups.lists()]
 
-    def measured(self, places: Places, name: str) -> Measured:
-        """Sums, extremes and histogram of a numeric field in thousandths of its unit."""
+    def measured(self, groups: Groups, name: str) -> Measured:
+        """Sums, extremes and histograms of a numeric field in thousandths of its unit."""
         column = self._values.get(name)
         if column is None:
             column = self._values[name] = self._scaled(name)
-        values, cells, gaps = column
-        if len(places) > 1 and gaps:
-            places = [place for place in places if values[place] is not None]
-        if len(places) < 2:
-            value = values[places[0]] if places else None
-            if value is None:
-                return NOTHING
-            return (1, value, value, value, {cells[places[0]]: 1}, value * value)
-        found: Sequence[Any] = taken(values, places)
-        hist = _counted(taken(cells, places))
-        squares = sum(map(mul, found, found))
-        return (len(found), sum(found), min(found), max(found), hist, squares)
+        values, cells, given = column
+        having, which = (groups, None) if given is None else groups.only(given)
+        found = Measured(
+            having.counts.tolist(),
+            having.sums(values),
+            having.lowest(values),
+            having.highest(values),
+            having.tallies(cells),
+            having.squares(values),
+        )
+        if which is None:
+            return found
+        size = len(groups)
+        return Measured(
+            _spread(size, which, found.n, 0),
+            _spread(size, which, found.total, 0),
+            _spread(size, which, found.lowest, None),
+            _spread(size, which, found.highest, None),
+            _spread(size, which, found.hist, {}),
+            _spread(size, which, found.squares, 0),
+        )
 
-    def _scaled(self, name: str) -> tuple[Sequence[int | None], Sequence[int], bool]:
-        """Thousandths, their buckets, and whether there are events without the field."""
-        given = self.field(name)
-        gaps = None in given
-        values: list[int | None]
-        if name == "latency_ms":  # never negative: microseconds(), inlined
-            if gaps:
-                values = [None if v is None else int(v * 1000 + 0.5) for v in given]
-            else:
-                values = [int(v * 1000 + 0.5) for v in given]
-        else:
-            values = [None if v is None else microseconds(v) for v in given]
-        cells = [0 if v is None else FINE[v] if 0 <= v < FINE_END else bucket(v) for v in values]
-        return values, cells, gaps
+    def _status(self) -> tuple[Ints, Flags | None]:
+        if self._statuses is None:
+            column: Sequence[int | None] = self.events.field("status")
+            try:
+                self._statuses = ints(column), None  # type: ignore[arg-type]  # None is what is caught
+            except TypeError:
+                self._statuses = ints([s or 0 for s in column]), self.events.given("status")
+        return self._statuses
+
+    def _scaled(self, name: str) -> tuple[Ints, Ints, Flags | None]:
+        """Thousandths, their buckets, and which events have the field, unless all have."""
+        column = self.events.field(name)
+        plain = np.fromiter(column, np.float64, len(column))  # which makes NaN of None
+        given = ~np.isnan(plain)
+        values = microseconds(np.where(given, plain, 0.0))
+        return values, buckets(values), None if given.all() else given
 
 
-def taken(column: Sequence[Any], places: Places) -> Sequence[Any]:
+def _spread(size: int, which: Ints, found: Iterable[T], default: T) -> list[T]:
+    """What was found of the groups that have any, and the default of the others."""
+    spread = [default] * size
+    for place, each in zip(which.tolist(), found, strict=True):
+        spread[place] = each
+    return spread
+
+
+def taken(column: Sequence[Any], places: Sequence[int]) -> Sequence[Any]:
     """The column at these places (one at least)."""
     if len(places) == 1:
         return (column[places[0]],)
     found: tuple[Any, ...] = itemgetter(*places)(column)
     return found
-
-
-def _counted(found: Sequence[int]) -> dict[int, int]:
-    if len(found) >= _COUNTED:
-        return dict(Counter(found))
-    counts: dict[int, int] = {}
-    for each in found:
-        counts[each] = counts.get(each, 0) + 1
-    return counts

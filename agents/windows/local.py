@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import repeat
 
+import numpy as np
+
+from agents.log_events.columns import EventColumns
 from agents.log_events.decode import Column, EventBatch, Events
-from agents.windows.columns import NOTHING, Columns, Measured, Places
+from agents.log_events.groups import Groups, grouped
+from agents.windows.columns import NOTHING, Columns, Measured
 from agents.windows.repartition import PartialKey
 from app.engine.chunks import lane_key
 from app.engine.effects import Late, Repartition
@@ -17,8 +21,6 @@ from tables.windows.stats import WindowStats, merge_stats
 from tables.windows.where import Admits, admits_of
 from tables.windows.window import GLOBAL_KEY
 
-Groups = Mapping[tuple[str, int], Mapping[str, Places]]
-"""Places of events by (lane, pane start), then key."""
 _Shape = tuple[str, int, int, tuple[object, ...]]
 
 
@@ -59,23 +61,24 @@ class LocalWindows:
 
     def late(self, batch: EventBatch) -> Iterator[Late]:
         """For each of the windows that group alike, the first of them."""
+        columns = None
         for admits, specs in self._alike:
             # Its pane ends after the event, so nothing can be late: the usual case.
             if batch.behind_ms <= specs[0].grace_ms:
                 continue
-            keys = Columns(batch.events).keys(specs[0].key, admits)
-            for place in _grouped(specs[0], keys, batch.events)[1]:
+            columns = columns or Columns(EventColumns(batch.events))
+            for place in _Placed(columns, specs[0], admits).missed:
                 yield _late(specs[0], batch.index[place], place, batch.events)
 
-    def partials(self, events: Events, partition: int) -> dict[PartialKey, WindowStats]:
+    def partials(self, events: EventColumns, partition: int) -> dict[PartialKey, WindowStats]:
         """Partials for the global half; rows of late events say how many there were."""
         columns = Columns(events)
         partials: dict[PartialKey, WindowStats] = {}
         for admits, specs in self._alike:
-            groups, missed = _grouped(specs[0], columns.keys(specs[0].key, admits), events)
-            _add_groups(partials, specs, groups, columns, events.ingest_ms, partition)
-            for spec in specs if missed else ():
-                _add_late(partials, spec, missed, columns, events.ingest_ms)
+            placed = _Placed(columns, specs[0], admits)
+            _add_groups(partials, specs, columns, placed, partition)
+            for spec in specs if placed.missed else ():
+                _add_late(partials, spec, placed.missed, events)
         return partials
 
 
@@ -85,81 +88,117 @@ def _late(spec: WindowSpec, index: int, place: int, events: Events) -> Late:
     return Late(index, spec.name, events.stream_time_ms[place] - end)
 
 
+class _Placed:
+    """Events of the windows that group alike: by lane, pane and key, and those that are late."""
+
+    def __init__(self, columns: Columns, spec: WindowSpec, admits: Admits | None) -> None:
+        self.keys, self._codes = columns.keys(spec.key, admits)
+        self._starts, self._ranks = columns.panes(spec.advance_ms)
+        self._lanes = columns.events.lanes
+        closed = columns.events.stream_time_ms >= self._starts + (spec.advance_ms + spec.grace_ms)
+        known = self._codes >= 0
+        self.missed: list[int] = np.flatnonzero(known & closed).tolist()
+        self._places = np.flatnonzero(known & ~closed)
+        self.groups = grouped(self._places, self._lanes, self._ranks, self._codes)
+
+    def of_all_keys(self) -> Groups:
+        """The same events by lane and pane alone."""
+        return grouped(self._places, self._lanes, self._ranks)
+
+    def key_of(self, groups: Groups) -> list[str]:
+        """Key of each group."""
+        return [self.keys[code] for code in self._codes[groups.first].tolist()]
+
+    def start_of(self, groups: Groups) -> list[int]:
+        """Start of the pane of each group."""
+        starts: list[int] = self._starts[groups.first].tolist()
+        return starts
+
+    def lane_of(self, groups: Groups) -> list[int]:
+        """Lane of each group, coded."""
+        lanes: list[int] = self._lanes[groups.first].tolist()
+        return lanes
+
+
 def _add_groups(
     partials: dict[PartialKey, WindowStats],
     specs: tuple[WindowSpec, ...],
-    groups: Groups,
     columns: Columns,
-    ingested: Sequence[int],
+    placed: _Placed,
     partition: int,
 ) -> None:
     """Partials of windows that group alike; a value that several measure is measured once."""
-    for (lane, start), keys in groups.items():
-        lanes = (lane_key(partition, lane),)
-        for key, places in keys.items():
-            updated_ms = ingested[places[-1]]
-            last, measured = None, NOTHING
-            for spec in specs:
-                if spec.value != last:
-                    last = spec.value
-                    measured = NOTHING if last is None else columns.measured(places, last)
-                row = (spec.name, spec.row_name(key) if spec.global_row else key, start)
-                partial = _partial(spec, places, measured, lanes, updated_ms, columns)
-                held = partials.get(row)
-                partials[row] = partial if held is None else merge_stats(held, partial)
-        for spec in specs:
-            if spec.global_row and keys:
-                places = sorted(chain.from_iterable(keys.values()))
-                measured = NOTHING if spec.value is None else columns.measured(places, spec.value)
-                updated_ms = ingested[places[-1]]
-                partial = _partial(spec, places, measured, lanes, updated_ms, columns)
-                _add(partials, (spec.name, GLOBAL_KEY, start), partial)
+    lanes: list[tuple[str, ...]] = [
+        (lane_key(partition, lane),) for lane in columns.events.lane_names
+    ]
+    _add_rows(partials, specs, columns, placed, placed.groups, lanes)
+    everything = tuple(spec for spec in specs if spec.global_row)
+    if everything:
+        _add_rows(partials, everything, columns, placed, placed.of_all_keys(), lanes, GLOBAL_KEY)
 
 
-def _partial(
-    spec: WindowSpec,
-    places: Places,
-    measured: Measured,
-    lanes: tuple[str, ...],
-    updated_ms: int,
+def _add_rows(
+    partials: dict[PartialKey, WindowStats],
+    specs: tuple[WindowSpec, ...],
     columns: Columns,
-) -> WindowStats:
-    errors = 0 if spec.errors is None else columns.errors(places, spec.errors.status_min)
-    count = len(places)
-    n, total, lowest, highest, hist, squares = measured
-    if not spec.codes and spec.distinct is None:
-        return WindowStats(
-            count, errors, n, total, lowest, highest, hist, 0, lanes, updated_ms, squares
-        )
-    return WindowStats(
-        count,
-        errors,
-        n,
-        total,
-        lowest,
-        highest,
-        hist,
-        0,
+    placed: _Placed,
+    groups: Groups,
+    lanes: list[tuple[str, ...]],
+    key: str | None = None,
+) -> None:
+    """Partials of each group, under the ``key`` if there is one, else under that of the group."""
+    starts = placed.start_of(groups)
+    of_lanes = [lanes[lane] for lane in placed.lane_of(groups)]
+    updated_ms = groups.highest(columns.events.ingest_ms)
+    keys = [key] * len(groups) if key is not None else placed.key_of(groups)
+    last, measured = None, NOTHING
+    for spec in specs:
+        if spec.value != last:
+            last = spec.value
+            measured = NOTHING if last is None else columns.measured(groups, last)
+        named = map(spec.row_name, keys) if spec.global_row and key is None else keys
+        stats = _stats(spec, columns, groups, measured, of_lanes, updated_ms)
+        for name, start, partial in zip(named, starts, stats, strict=True):
+            _add(partials, (spec.name, name, start), partial)
+
+
+def _stats(
+    spec: WindowSpec,
+    columns: Columns,
+    groups: Groups,
+    measured: Measured,
+    lanes: Iterable[tuple[str, ...]],
+    updated_ms: Iterable[int],
+) -> Iterator[WindowStats]:
+    return map(
+        WindowStats,
+        groups.counts.tolist(),
+        repeat(0) if spec.errors is None else columns.errors(groups, spec.errors.status_min),
+        measured.n,
+        measured.total,
+        measured.lowest,
+        measured.highest,
+        measured.hist,
+        repeat(0),
         lanes,
         updated_ms,
-        squares,
-        columns.codes(places) if spec.codes else {},
-        b"" if spec.distinct is None else columns.distinct(places, spec.distinct),
+        measured.squares,
+        columns.codes(groups) if spec.codes else repeat({}),
+        repeat(b"") if spec.distinct is None else columns.distinct(groups, spec.distinct),
     )
 
 
 def _add_late(
     partials: dict[PartialKey, WindowStats],
     spec: WindowSpec,
-    late: Places,
-    columns: Columns,
-    ingested: Sequence[int],
+    late: list[int],
+    events: EventColumns,
 ) -> None:
-    keys, timestamps = columns.field(spec.key), columns.field("timestamp")
+    keys, timestamps, ingest_ms = events.field(spec.key), events.timestamps, events.ingest_ms
     for place in late:
-        timestamp = timestamps[place]
+        timestamp = int(timestamps[place])
         start = timestamp - timestamp % spec.advance_ms
-        partial = WindowStats(late=1, updated_ms=ingested[place])
+        partial = WindowStats(late=1, updated_ms=int(ingest_ms[place]))
         _add(partials, (spec.name, spec.row_name(keys[place]), start), partial)
         if spec.global_row:
             _add(partials, (spec.name, GLOBAL_KEY, start), partial)
@@ -168,44 +207,3 @@ def _add_late(
 def _add(partials: dict[PartialKey, WindowStats], key: PartialKey, partial: WindowStats) -> None:
     held = partials.get(key)
     partials[key] = partial if held is None else merge_stats(held, partial)
-
-
-def _grouped(
-    spec: WindowSpec, keys: Sequence[str | None], events: Events
-) -> tuple[Groups, list[int]]:
-    """Places by (lane, pane start) and key, and the places of late events.
-
-    This runs per event: the pane and lane of the event before are kept at hand, as most
-    events share them.
-    """
-    size, close_after = spec.advance_ms, spec.grace_ms
-    groups: dict[tuple[str, int], dict[str, list[int]]] = {}
-    current: dict[str, list[int]] = {}
-    late: list[int] = []
-    start = end = closed = 0
-    lane = None
-    place = -1
-    for key, timestamp, stream_time, of_lane in zip(
-        keys,
-        events.columns["timestamp"],
-        events.stream_time_ms,
-        events.lanes,
-        strict=True,
-    ):
-        place += 1
-        if key is None:
-            continue
-        if not start <= timestamp < end or of_lane != lane:
-            start = timestamp - timestamp % size
-            end = start + size
-            closed = end + close_after
-            lane = of_lane
-            held = groups.get((lane, start))
-            if held is None:
-                held = groups[lane, start] = defaultdict(list)
-            current = held
-        if stream_time >= closed:
-            late.append(place)
-        else:
-            current[key].append(place)
-    return groups, late

@@ -24,7 +24,7 @@ LATE_SHARE = 4
 SPAN_MIN_S = 0.04
 """A commit costs the worker and the broker some ten milliseconds each, however little is in it."""
 CPU_SHARE = 5
-LATE_SPANS = 10
+LATE_SPANS = 20
 """Commit intervals the longest epoch may take."""
 
 TURN_S = 0.004

@@ -6,7 +6,9 @@ from math import sqrt
 from typing import Annotated
 
 import msgspec
+import numpy as np
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from app.engine.effects import Aggregate
 from app.models.rules import STATUS_MAX, STATUS_MIN
@@ -23,13 +25,13 @@ VALUE_MAX_MS = 1e15
 _WIDE_BYTES = 32
 
 
-def microseconds(value_ms: float) -> int:
-    """Integer microseconds of a value in milliseconds, halves rounded up.
+def microseconds(values_ms: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Integer microseconds of values in milliseconds, halves rounded up.
 
     Other fields than latency are kept in thousandths of their unit in the same way.
     """
-    bounded = min(max(value_ms, -VALUE_MAX_MS), VALUE_MAX_MS)
-    return int((bounded * 1000 + 0.5) // 1)
+    bounded = np.clip(values_ms, -VALUE_MAX_MS, VALUE_MAX_MS)
+    return np.floor(bounded * 1000 + 0.5).astype(np.int64)
 
 
 _Count = Annotated[int, Meta(ge=0)]

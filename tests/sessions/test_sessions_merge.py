@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from agents.log_events.columns import EventColumns
 from agents.log_events.decode import EventReader
 from agents.sessions.local import LocalSessions
 from agents.sessions.repartition import PartialKey, encode_partial, session_repartition
@@ -161,13 +162,13 @@ def test_events_of_two_lanes_in_one_batch_wait_each_for_its_own() -> None:
     headers: list[Headers] = [(), ((LANE_HEADER, b"f"),)] * 2
     values = [event(TEN + n * MINUTE) for n in range(4)]
     batch = RecordBatch("log-events", 0, range(4), [TEN] * 4, [b""] * 4, values, headers)
-    partials = step.partials(read_events(batch, Lanes()).events, 0)
+    partials = step.partials(EventColumns(read_events(batch, Lanes()).events), 0)
     [partial] = partials.values()
     [session] = partial.sessions
     assert (session.lanes, session.count) == (("", "f"), 4)
     single = [event(TEN, "a"), event(TEN, "b")] * 2
     batch = RecordBatch("log-events", 0, range(4), [TEN] * 4, [b""] * 4, single, headers)
-    partials = step.partials(read_events(batch, Lanes()).events, 0)
+    partials = step.partials(EventColumns(read_events(batch, Lanes()).events), 0)
     lanes = {user: partial.sessions[0].lanes for (_, user, _), partial in partials.items()}
     assert lanes == {"a": ("",), "b": ("f",)}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import pstdev
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -171,7 +172,7 @@ def test_other_bytes_are_not_a_state(raw: bytes):
     ],
 )
 def test_milliseconds_become_integer_microseconds(value_ms: float, us: int):
-    assert microseconds(value_ms) == us
+    assert microseconds(np.array([value_ms, value_ms])).tolist() == [us, us]
 
 
 marks = st.builds(LaneMark, st.integers(0, 9), st.integers(-1, 9), st.booleans())

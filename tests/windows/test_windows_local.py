@@ -15,7 +15,7 @@ from app.models.event import LogEvent
 from tables.histogram import bucket
 from tables.sketch import sketch
 from tables.windows.spec import WindowSpec
-from tables.windows.stats import WindowStats, microseconds
+from tables.windows.stats import VALUE_MAX_MS, WindowStats
 from tables.windows.where import Condition
 from tests.windows.driver import MINUTE, TEN, WindowsDriver, at, event, minute_spec
 
@@ -90,9 +90,13 @@ def _holds(condition: Condition, each: LogEvent) -> bool:
     return value is not None and condition.low <= value <= condition.high
 
 
+def _thousandths(value: float) -> int:
+    return int((min(max(value, -VALUE_MAX_MS), VALUE_MAX_MS) * 1000 + 0.5) // 1)
+
+
 def _row(spec: WindowSpec, events: list[LogEvent]) -> WindowStats:
     given_ms = [getattr(each, spec.value) for each in events] if spec.value else []
-    values = [microseconds(v) for v in given_ms if v is not None]
+    values = [_thousandths(v) for v in given_ms if v is not None]
     statuses = [each.status for each in events if each.status is not None]
     return WindowStats(
         count=len(events),
