@@ -1,4 +1,4 @@
-"""One real Kafka for the whole run, whatever its processes; for each test a namespace and workers."""
+"""One real Kafka for the run, whatever its processes; a namespace and workers for each test."""
 
 from __future__ import annotations
 

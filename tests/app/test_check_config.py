@@ -141,6 +141,7 @@ def test_windows_that_no_page_needs_may_be_left_out(tmp_path: Path) -> None:
     assert [spec.name for spec in declared.windows] == ["requests_per_endpoint"]
 
 
+@pytest.mark.slow
 def test_a_worker_says_the_same_and_ends_before_it_starts_a_broker(tmp_path: Path) -> None:
     folder = config_with(tmp_path / "config", lambda w: w.pop("requests_per_endpoint"))
     home = tmp_path / "home"

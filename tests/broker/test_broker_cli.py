@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 APP = """
 import faust
 from faust.cli.base import cli
@@ -25,10 +27,12 @@ def faust(tmp_path, *arguments):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_fausts_help_lists_the_broker_command(tmp_path):
     assert "The embedded Kafka: start, stop, status." in faust(tmp_path, "--help").stdout
 
 
+@pytest.mark.slow
 def test_the_command_works_under_faust_on_the_settings_state_folder(tmp_path):
     done = faust(tmp_path, "broker", "status")
     assert done.returncode == 1

@@ -230,6 +230,7 @@ def look(rig: Rig, seconds: float = 1.0) -> None:
     engine.watch.look(engine.tasks, engine.flow, rig.starter.progress, engine.membership)
 
 
+@pytest.mark.slow
 async def test_a_worker_whose_every_commit_aborts_answers_503_with_the_reason(
     tmp_path: Path,
 ) -> None:

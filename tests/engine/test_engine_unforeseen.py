@@ -72,6 +72,7 @@ async def test_a_closing_engine_does_not_commit_past_an_epoch_that_failed(
     assert rig.writer.epochs == []
 
 
+@pytest.mark.slow
 async def test_partitions_are_started_again_when_a_start_breaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ def test_nothing_found_is_nothing_told() -> None:
     assert latest(empty, 5).num_rows == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(sent, st.integers(1, 20), st.integers(1, 60))
 def test_windows_are_those_that_sql_chooses(

@@ -122,6 +122,7 @@ def test_nothing_archived_is_an_empty_table_with_its_header(history: Path) -> No
     assert list(csv.reader(io.StringIO(output.read_text()))) == [WINDOWS.columns]
 
 
+@pytest.mark.slow
 def test_times_far_apart_are_exported_in_bounded_steps(history: Path) -> None:
     archive(history, WINDOWS, [window("a", 0), window("a", 250_000_000_000_000)])
     code, told, output = run(history, WINDOWS)
@@ -165,6 +166,7 @@ def test_a_wrong_option_says_what_is_right(
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_the_command_exports_without_a_broker(tmp_path: Path) -> None:
     archive(tmp_path / "cold", WINDOWS, [window("a", DAY_0)])
     kept = {k: v for k, v in os.environ.items() if not k.startswith("HEADRACE_")}

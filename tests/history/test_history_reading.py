@@ -80,6 +80,7 @@ def test_a_window_without_values_has_none(tmp_path: Path) -> None:
 figures = st.floats(allow_nan=False, allow_infinity=False)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.lists(st.tuples(figures, st.integers(0, (1 << 63) - 1)), min_size=1, max_size=5))
 def test_numbers_are_told_to_the_last_digit(

@@ -256,6 +256,7 @@ def run_offline(
     )
 
 
+@pytest.mark.slow
 def test_without_a_broker_one_sentence_says_what_to_do(dead_end: str, tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_text(access_line(1))
@@ -277,6 +278,7 @@ def test_files_and_names_are_checked_before_the_broker_is_asked(
     assert "--service" in named.failure
 
 
+@pytest.mark.slow
 def test_a_broker_that_goes_away_ends_the_wait_with_an_error(dead_end: str) -> None:
     out = Outbound(dead_end, timeout_s=0.5)
     out.send("t", b"k", b"v", [])

@@ -215,6 +215,7 @@ async def test_a_plain_request_is_told_that_this_is_a_websocket():
         assert "WebSocket" in (await worker.json("/ws/metrics", 400))["detail"]
 
 
+@pytest.mark.slow
 async def test_a_stalled_page_delays_no_other_and_is_cut_off(monkeypatch: pytest.MonkeyPatch):
     # Longer than a page that reads may need for a megabyte on a busy machine.
     monkeypatch.setattr(live_hub, "STALLED_S", 1.5)

@@ -37,6 +37,7 @@ def test_merge_is_a_commutative_idempotent_monoid_of_equal_bytes(
     assert merge(one, b"") == one == merge(b"", one) == merge(one, one)
 
 
+@pytest.mark.slow
 @given(st.lists(words, min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_neither_bytes_nor_estimate_know_the_order_of_updates(parts: list[set[str]], random):
     def drawn() -> bytes:
