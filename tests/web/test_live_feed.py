@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from aiohttp import WSMsgType, WSServerHandshakeError
+from aiohttp import WSMsgType, WSServerHandshakeError, web
+from aiohttp.test_utils import TestClient, TestServer
 
 from app.engine.partitioner import partition_for
 from tests.web.fakes import (
@@ -251,6 +252,18 @@ async def test_a_page_that_cannot_keep_up_gets_the_newest():
             worker.live.hub.push(str(number))
         message: Any = await page.receive()
         assert message.data == "999"
+
+
+async def test_a_second_that_passes_while_a_page_is_greeted_does_not_replace_its_greeting():
+    def greeting() -> str:
+        asyncio.get_running_loop().call_soon(hub.push, "second")
+        return "greeting"
+
+    hub, app = live_hub.Hub(greeting), web.Application()
+    app.router.add_get("/", hub.handle)
+    async with TestClient(TestServer(app)) as client, client.ws_connect("/") as page:
+        received = [await page.receive_str(timeout=20) for _ in range(2)]
+    assert received == ["greeting", "second"]
 
 
 async def test_when_the_worker_stops_pages_are_told():

@@ -37,20 +37,23 @@ class _Client:
         self._slot = text
         self._filled.set()
 
-    async def write(self) -> None:
-        """Send whatever is newest, until the connection ends or takes nothing more."""
+    async def write(self, first: str) -> None:
+        """Send the first message, then whatever is newest.
+
+        Until the connection ends or takes nothing more. What is newest never replaces the first.
+        """
+        text: str | None = first
         while True:
+            if text is not None:
+                try:
+                    async with asyncio.timeout(STALLED_S):
+                        await self.socket.send_str(text)
+                except (TimeoutError, ConnectionError, RuntimeError):
+                    self.cut()
+                    return
             await self._filled.wait()
             self._filled.clear()
             text, self._slot = self._slot, None
-            if text is None:
-                continue
-            try:
-                async with asyncio.timeout(STALLED_S):
-                    await self.socket.send_str(text)
-            except (TimeoutError, ConnectionError, RuntimeError):
-                self.cut()
-                return
 
     def cut(self) -> None:
         """End the connection without waiting for the other side."""
@@ -105,9 +108,9 @@ class Hub:
         return socket
 
     async def _serve(self, client: _Client) -> None:
-        client.put(self._greeting())
+        greeting = self._greeting()
         self._clients.add(client)
-        writer = asyncio.create_task(client.write(), name="live-page")
+        writer = asyncio.create_task(client.write(greeting), name="live-page")
         try:
             # Pages have nothing to say; reading answers pings and notices the end.
             async for _ in client.socket:
