@@ -19,7 +19,7 @@ GROWTH = 1.1
 
 KEEPS_UP_S = 0.5
 """Work waiting for less is what comes and goes between two epochs."""
-LATE_SHARE = 4
+LATE_SHARE = 6
 """An epoch delays what waits by at most one part in so many of what it is late already."""
 SPAN_MIN_S = 0.04
 """A commit costs the worker and the broker some ten milliseconds each, however little is in it."""
