@@ -191,6 +191,7 @@ class Turn:
     def __init__(self, cluster: Cluster, mine: bool) -> None:
         self.mine: bool | None = mine
         self.asked = 0
+        self.reports: list[dict[str, object]] = []
         self.registry = CollectorRegistry()
         ticks = count(NOW)
         self.rounds = AuditRounds(
@@ -198,7 +199,11 @@ class Turn:
         )
 
     def ask(self) -> bool | None:
+        """Asked between any two rounds: so no report is missed."""
         self.asked += 1
+        last = self.rounds.last()
+        if last is not None and last["at"] not in [each["at"] for each in self.reports[-1:]]:
+            self.reports.append(last)
         return self.mine
 
     def mismatch(self, topic: str) -> float | None:
@@ -206,13 +211,9 @@ class Turn:
 
     async def reported(self) -> dict[str, object]:
         """The next report."""
-        before = (self.rounds.last() or {}).get("at")
-
-        def probe() -> dict[str, object] | None:
-            last = self.rounds.last()
-            return last if last is not None and last["at"] != before else None
-
-        return await asyncio.to_thread(wait_for, "a round", probe)
+        seen = len(self.reports)
+        await asyncio.to_thread(wait_for, "a round", lambda: self.reports[seen:] or None)
+        return self.reports[seen]
 
     async def turned(self) -> None:
         """Wait until it has been seen whose turn it is, and what follows is done."""
