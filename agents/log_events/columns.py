@@ -20,6 +20,7 @@ class EventColumns:
         self._columns = events.columns
         self._coded: dict[str, tuple[list[str], Ints]] = {}
         self._given: dict[str, Flags] = {}
+        self._numbers: dict[Column, Ints] = {}
         self.timestamps = ints(events.columns["timestamp"])
         self.stream_time_ms = ints(events.stream_time_ms)
         self.ingest_ms = ints(events.ingest_ms)
@@ -34,6 +35,13 @@ class EventColumns:
         found = self._coded.get(field)
         if found is None:
             found = self._coded[field] = coded(self._columns[field])
+        return found
+
+    def numbers(self, column: Column) -> Ints:
+        """A column that every event has an integer of."""
+        found = self._numbers.get(column)
+        if found is None:
+            found = self._numbers[column] = ints(self._columns[column])
         return found
 
     def given(self, field: str) -> Flags:

@@ -117,20 +117,18 @@ class Groups:
         kept = wanted[self.places]
         owner = self.owner[kept]
         starts = _firsts(owner)
-        counts = np.diff(starts, append=len(owner))
-        return Groups(self.places[kept], starts, counts), owner[starts]
+        return _cut(self.places[kept], starts), owner[starts]
 
 
 def grouped(places: Ints, *codes: Ints) -> Groups:
     """Groups of the events at ``places`` that agree in all ``codes`` (columns, none below 0)."""
     if not len(places):
-        return Groups(places, places, places)
+        return _cut(places, places)
     ids = reduce(_paired, (code[places] for code in codes))
     if int(ids.max()) < _SHORT:
         ids = ids.astype(np.uint16)
     order = np.argsort(ids, kind="stable")
-    starts = _firsts(ids[order])
-    return Groups(places[order], starts, np.diff(starts, append=len(places)))
+    return _cut(places[order], _firsts(ids[order]))
 
 
 def runs(places: Ints, times: Ints, gap: int, *codes: Ints) -> Groups:
@@ -139,14 +137,13 @@ def runs(places: Ints, times: Ints, gap: int, *codes: Ints) -> Groups:
     Within a group they are in order of ``times`` (a column).
     """
     if not len(places):
-        return Groups(places, places, places)
+        return _cut(places, places)
     ids, at = reduce(_paired, (code[places] for code in codes)), times[places]
     order = np.argsort(_paired(ids, at - at.min()))
     ids, at = ids[order], at[order]
     begins = np.ones(len(places), np.bool_)
     begins[1:] = (ids[1:] != ids[:-1]) | (at[1:] - at[:-1] > gap)
-    starts = np.flatnonzero(begins)
-    return Groups(places[order], starts, np.diff(starts, append=len(places)))
+    return _cut(places[order], np.flatnonzero(begins))
 
 
 def coded(column: Sequence[str | None]) -> tuple[list[str], Ints]:
@@ -174,6 +171,10 @@ def ranked(column: Ints) -> Ints:
 def ints(column: Sequence[int]) -> Ints:
     """A column of integers of up to 63 bits."""
     return np.fromiter(column, np.int64, len(column))
+
+
+def _cut(places: Ints, starts: Ints) -> Groups:
+    return Groups(places, starts, np.diff(starts, append=len(places)))
 
 
 def _paired(left: Ints, right: Ints) -> Ints:

@@ -9,7 +9,7 @@ import numpy as np
 
 from agents.log_events.columns import EventColumns
 from agents.log_events.decode import Column, EventBatch
-from agents.log_events.groups import Flags, Groups, ints, runs
+from agents.log_events.groups import Flags, Groups, runs
 from agents.sessions.repartition import PartialKey
 from app.engine.effects import Late, Repartition
 from tables.sessions.funnel import Evidence, bounded
@@ -82,7 +82,7 @@ class LocalSessions:
         """Events with a user, which the filter admits."""
         known = events.coded(self.spec.key)[1] >= 0
         if self._classify is not None:
-            known &= ints(events.field(self._classify)) >= 0
+            known &= events.numbers(self._classify) >= 0
         return known
 
     def _evidence(self, events: EventColumns, apart: Groups) -> list[Evidence]:
@@ -91,7 +91,7 @@ class LocalSessions:
         if self._classify is None:
             return found
         steps = range(len(self.spec.steps))
-        taken = ints(events.field(self._classify))[apart.places]
+        taken = events.numbers(self._classify)[apart.places]
         took = np.flatnonzero(taken)
         seen: dict[int, list[set[int]]] = {}
         for run, bits, at in zip(

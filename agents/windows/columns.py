@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from operator import itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.log_events.columns import EventColumns
-from agents.log_events.groups import Flags, Groups, Ints, coded, ints, ranked
+from agents.log_events.groups import Flags, Groups, Ints, coded, ranked
 from tables import sketch
 from tables.histogram import Histogram, buckets
 from tables.windows.stats import microseconds
@@ -74,8 +74,10 @@ class Columns:
 
     def distinct(self, groups: Groups, name: str) -> list[bytes]:
         """Sketches of the different values of a field."""
-        column: Sequence[str | None] = self.events.field(name)
-        return [sketch.sketch(set(taken(column, places)) - {None}) for places in groups.lists()]
+        column = self.events.field(name)
+        return [
+            sketch.sketch({column[place] for place in places} - {None}) for places in groups.lists()
+        ]
 
     def measured(self, groups: Groups, name: str) -> Measured:
         """Sums, extremes and histograms of a numeric field in thousandths of its unit."""
@@ -106,20 +108,22 @@ class Columns:
 
     def _status(self) -> tuple[Ints, Flags | None]:
         if self._statuses is None:
-            column: Sequence[int | None] = self.events.field("status")
-            try:
-                self._statuses = ints(column), None  # type: ignore[arg-type]  # None is what is caught
-            except TypeError:
-                self._statuses = ints([s or 0 for s in column]), self.events.given("status")
+            statuses, given = _numbers(self.events.field("status"))
+            self._statuses = statuses.astype(np.int64), given
         return self._statuses
 
     def _scaled(self, name: str) -> tuple[Ints, Ints, Flags | None]:
         """Thousandths, their buckets, and which events have the field, unless all have."""
-        column = self.events.field(name)
-        plain = np.fromiter(column, np.float64, len(column))  # which makes NaN of None
-        given = ~np.isnan(plain)
-        values = microseconds(np.where(given, plain, 0.0))
-        return values, buckets(values), None if given.all() else given
+        numbers, given = _numbers(self.events.field(name))
+        values = microseconds(numbers)
+        return values, buckets(values), given
+
+
+def _numbers(column: Sequence[Any]) -> tuple[NDArray[np.float64], Flags | None]:
+    """Numbers, 0 for None; and which events have one, unless all have."""
+    numbers = np.fromiter(column, np.float64, len(column))  # which makes NaN of None
+    given = ~np.isnan(numbers)
+    return (numbers, None) if given.all() else (np.where(given, numbers, 0.0), given)
 
 
 def _spread(size: int, which: Ints, found: Iterable[T], default: T) -> list[T]:
@@ -128,11 +132,3 @@ def _spread(size: int, which: Ints, found: Iterable[T], default: T) -> list[T]:
     for place, each in zip(which.tolist(), found, strict=True):
         spread[place] = each
     return spread
-
-
-def taken(column: Sequence[Any], places: Sequence[int]) -> Sequence[Any]:
-    """The column at these places (one at least)."""
-    if len(places) == 1:
-        return (column[places[0]],)
-    found: tuple[Any, ...] = itemgetter(*places)(column)
-    return found

@@ -76,7 +76,11 @@ class LocalWindows:
         partials: dict[PartialKey, WindowStats] = {}
         for admits, specs in self._alike:
             placed = _Placed(columns, specs[0], admits)
-            _add_groups(partials, specs, columns, placed, partition)
+            _add_rows(partials, specs, columns, placed, placed.by_key(), partition)
+            whole = tuple(spec for spec in specs if spec.global_row)
+            if whole:
+                groups = placed.of_all_keys()
+                _add_rows(partials, whole, columns, placed, groups, partition, GLOBAL_KEY)
             for spec in specs if placed.missed else ():
                 _add_late(partials, spec, placed.missed, events)
         return partials
@@ -89,7 +93,7 @@ def _late(spec: WindowSpec, index: int, place: int, events: Events) -> Late:
 
 
 class _Placed:
-    """Events of the windows that group alike: by lane, pane and key, and those that are late."""
+    """Events of the windows that group alike: those in time, and the places of the late ones."""
 
     def __init__(self, columns: Columns, spec: WindowSpec, admits: Admits | None) -> None:
         self.keys, self._codes = columns.keys(spec.key, admits)
@@ -99,10 +103,13 @@ class _Placed:
         known = self._codes >= 0
         self.missed: list[int] = np.flatnonzero(known & closed).tolist()
         self._places = np.flatnonzero(known & ~closed)
-        self.groups = grouped(self._places, self._lanes, self._ranks, self._codes)
+
+    def by_key(self) -> Groups:
+        """The events in time by lane, pane and key."""
+        return grouped(self._places, self._lanes, self._ranks, self._codes)
 
     def of_all_keys(self) -> Groups:
-        """The same events by lane and pane alone."""
+        """The same by lane and pane alone."""
         return grouped(self._places, self._lanes, self._ranks)
 
     def key_of(self, groups: Groups) -> list[str]:
@@ -120,34 +127,21 @@ class _Placed:
         return lanes
 
 
-def _add_groups(
-    partials: dict[PartialKey, WindowStats],
-    specs: tuple[WindowSpec, ...],
-    columns: Columns,
-    placed: _Placed,
-    partition: int,
-) -> None:
-    """Partials of windows that group alike; a value that several measure is measured once."""
-    lanes: list[tuple[str, ...]] = [
-        (lane_key(partition, lane),) for lane in columns.events.lane_names
-    ]
-    _add_rows(partials, specs, columns, placed, placed.groups, lanes)
-    everything = tuple(spec for spec in specs if spec.global_row)
-    if everything:
-        _add_rows(partials, everything, columns, placed, placed.of_all_keys(), lanes, GLOBAL_KEY)
-
-
 def _add_rows(
     partials: dict[PartialKey, WindowStats],
     specs: tuple[WindowSpec, ...],
     columns: Columns,
     placed: _Placed,
     groups: Groups,
-    lanes: list[tuple[str, ...]],
+    partition: int,
     key: str | None = None,
 ) -> None:
-    """Partials of each group, under the ``key`` if there is one, else under that of the group."""
+    """Partials of each group, under the ``key`` if there is one, else under that of the group.
+
+    A value that several windows measure is measured once.
+    """
     starts = placed.start_of(groups)
+    lanes = [(lane_key(partition, lane),) for lane in columns.events.lane_names]
     of_lanes = [lanes[lane] for lane in placed.lane_of(groups)]
     updated_ms = groups.highest(columns.events.ingest_ms)
     keys = [key] * len(groups) if key is not None else placed.key_of(groups)
