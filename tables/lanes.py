@@ -54,8 +54,13 @@ def merge_lanes(left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, ...
         return right
     if EVERY in (left, right):
         return EVERY
-    union = {*left, *right}
-    return tuple(sorted(union)) if len(union) <= ROW_LANES_MAX else EVERY
+    return fed_by({*left, *right})
+
+
+def fed_by(lanes: Iterable[str]) -> tuple[str, ...]:
+    """Different lane keys as a row has them: sorted; :data:`EVERY` above the bound."""
+    keys = tuple(sorted(lanes))
+    return keys if len(keys) <= ROW_LANES_MAX else EVERY
 
 
 @dataclass(frozen=True, slots=True)

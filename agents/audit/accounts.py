@@ -13,7 +13,7 @@ Exact where the committed offset did not move while the auditor read, otherwise 
 was in flight between the two looks:
 
 - windows: of each source partition, events with the window's key less those dead-lettered
-  = events that its chunks count or call late
+  = what the chunks tell of it; and of all together = what partials count or call late
 
 A window that was declared anew, or otherwise, is compared from the offset on that the group has
 committed for it (see :mod:`agents.audit.since`): exactly as if it had begun there.
@@ -201,38 +201,41 @@ def own_counts(
 
 
 def windows(
-    chunks: Mapping[int, Sequence[int]],
+    told: Mapping[int, Sequence[int]],
+    sent: Sequence[int],
     books: Books,
     first: Settled,
     last: Settled,
     side_excuse: str,
 ) -> list[Check]:
-    """Events of each partition of log-events against the chunks it sent, window by window.
+    """Events of log-events against the chunks made of them, window by window.
 
-    ``chunks``: source partition -> sums of all its chunks read between the two looks.
+    ``told``: partition -> what the chunks read between the two looks tell of it; ``sent``: sums
+    of their partials.
     """
     checks = []
     trimmed = _log_excuse(books, (LOG_EVENTS, WINDOW_PARTIALS)) or side_excuse
-    for tp, book in books.sources.items():
-        if tp[0] != LOG_EVENTS:
-            continue
-        sent = chunks.get(tp[1], [0] * books.reading.width)
-        for w, window in enumerate(books.reading.windows):
-            place = WINDOWS + 2 * w
+    sources = [(tp, book) for tp, book in books.sources.items() if tp[0] == LOG_EVENTS]
+    for w, window in enumerate(books.reading.windows):
+        account, place, lows, highs = f"window {window.name}", WINDOWS + 2 * w, 0, 0
+        for tp, book in sources:
             low, high = (
                 each.records[tp][place] - each.rejected[tp][place] for each in (first, last)
             )
-            found = sent[place] + sent[place + 1]
-            account = f"window {window.name}"
+            found = sum(told.get(tp[1], ())[place : place + 2])
+            # A partition's own difference is told of it, and not once more of all together.
+            lows, highs = lows + min(low, found), highs + max(low, high, found)
             checks.append(
                 Check(account, *tp, 0, 1, 0)
                 if window.key is not None and book.since.of(w) == NEVER
                 else Check(account, *tp, low, max(low, high), found, trimmed)
             )
-        # With several windows a record is reported late once, and counted late by each.
-        if len(books.reading.windows) == 1 and first.records[tp] == last.records[tp]:
-            late = first.late[tp][WINDOWS + 1]
-            found = sent[WINDOWS + 1]
+        all_sent = sum(sent[place : place + 2])
+        checks.append(Check(account, LOG_EVENTS, None, lows, highs, all_sent, trimmed))
+    # With several windows a record is reported late once, and counted late by each.
+    for tp, _ in sources if len(books.reading.windows) == 1 else ():
+        if first.records[tp] == last.records[tp]:
+            late, found = first.late[tp][WINDOWS + 1], sum(told.get(tp[1], ())[WINDOWS + 1 :])
             checks.append(Check("late in the window", *tp, late, late, found, trimmed))
     return checks
 

@@ -19,7 +19,7 @@ from agents.audit.accounts import SOURCES, Check, Cut, Judge
 from agents.audit.books import SHIPPED, Books, RowsBook, SourceBook, TopicPartition
 from agents.audit.facts import Audited, Reading, Vector
 from agents.audit.finals import IDS_MAX, FinalsBook
-from agents.audit.marks import Origin, read_made, read_origin, read_position
+from agents.audit.marks import Origin, read_made, read_origin
 from agents.audit.reader import AuditError, Reader
 from agents.audit.report import Report, excuses, later, topic_lines
 from agents.audit.since import EVER, Since, since_of
@@ -105,7 +105,8 @@ class Auditor:
         in_flight: dict[str, int] = {}
         for (topic, _), book in books.sources.items():
             in_flight[topic] = in_flight.get(topic, 0) + book.in_flight
-        chunks = {partition: list(sums) for partition, sums in books.partials.items()}
+        told = {partition: list(sums) for partition, sums in books.told.items()}
+        sent = list(books.sent)
         behind = [tp for tp, book in books.sources.items() if book.full]
         side_excuses = self._side_excuses()
         checks = accounts.own_counts(books, cut, first, side_excuses)
@@ -124,7 +125,7 @@ class Auditor:
         if any(tp[0] in DECLARED for tp in behind) or not self._as_declared(second):
             checks.append(accounts.unknown(LOG_EVENTS))
         else:
-            checks += accounts.windows(chunks, books, first, last, dead)
+            checks += accounts.windows(told, sent, books, first, last, dead)
         return self._report(began, cut, first, in_flight, checks, behind)
 
     def _report(
@@ -243,11 +244,9 @@ class Auditor:
                 self._books.event(tp, read_made(_headers(record)), vector)
         elif topic == WINDOW_PARTIALS:
             for record in records:
-                source, vector = self._reading.chunk(record.value())
+                told, vector = self._reading.chunk(record.value())
                 taken.append((record.offset() or 0, vector))
-                if source >= 0:  # it is a chunk
-                    position = read_position(_headers(record))
-                    self._books.partial(partition, source, vector, position)
+                self._books.chunk(told, vector)
         elif topic in COUNTED:
             counted = self._reading.counted()
             taken = [(r.offset() or 0, counted) for r in records]

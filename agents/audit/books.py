@@ -9,10 +9,10 @@ at any committed offset both sides speak of exactly the same records.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from agents.audit.facts import WINDOWS, Reading, Vector, total
+from agents.audit.facts import WINDOWS, Reading, Told, Vector, total
 from agents.audit.finals import FinalsBook
 from agents.audit.marks import Origin
 from agents.audit.since import EVER, Since
@@ -216,11 +216,13 @@ class Books:
         self.rejected: dict[TopicPartition, SideBook] = {}
         self.made: dict[TopicPartition, SideBook] = {}
         self.finals: dict[TopicPartition, FinalsBook] = {}
-        self.partials: dict[int, list[int]] = {}
+        self.told: dict[int, list[int]] = {}
+        """By partition of log-events, what all chunks tell of it."""
+        self.sent = [0] * reading.width
+        """Sums of all chunks, without what is of before a window was declared."""
         self.rows: dict[int, RowsBook] = {}
         self.order = Order()
         self.unaddressed = 0
-        self._chunks: dict[tuple[int, int], int] = {}
 
     def source(self, topic: str, partition: int, start: int, since: Since = EVER) -> SourceBook:
         """The book of a source partition, opened at ``start`` when there is none."""
@@ -257,23 +259,22 @@ class Books:
             self.order.see(where, origin)
             book.add(origin.offset, vector[:MADE_WIDTH])
 
-    def partial(self, where: int, source: int, vector: Vector, position: int | None) -> None:
-        """Take in the sums of a chunk that ``source`` (a partition of log-events) sent.
+    def chunk(self, told: Mapping[int, Told], vector: Vector) -> None:
+        """Take in a chunk: its sums, and what it tells of partitions of log-events.
 
-        ``where`` is the partition it lies in, ``position`` the offset committed with it; None: as
-        the chunk before it, which was committed before. One that names no partition of log-events
-        is only counted: a forged number may be any.
+        One that is not read is only counted: a forged number may be any.
         """
-        book = self.sources.get((LOG_EVENTS, source))
-        if book is None:
-            self.unaddressed += 1
-            return
-        upto = self._chunks.get((where, source), 0) if position is None else position
-        self._chunks[where, source] = upto
-        # It speaks of records below its position, of a window that counted the last of them.
-        vector = book.since.masked(max(0, upto - 1), vector)
-        sums = self.partials.get(source)
-        self.partials[source] = total([vector] if sums is None else [sums, vector], len(vector))
+        self.sent = total([self.sent, vector], len(vector))
+        for source, (position, numbers) in told.items():
+            book = self.sources.get((LOG_EVENTS, source))
+            if book is None:
+                self.unaddressed += 1
+                continue
+            # It speaks of records below its position, of a window that counted the last of them.
+            since = book.since.masked(max(0, position - 1), numbers)
+            self.told[source] = total([self.told.get(source, [0] * len(since)), since], len(since))
+            before = [one - other for one, other in zip(since, numbers, strict=True)]
+            self.sent = total([self.sent, before], len(vector))
 
     def row(self, partition: int, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
         """Take in changelog records of a partition."""

@@ -22,6 +22,8 @@ from tables.windows.spec import WindowSpec
 from tables.windows.window import GLOBAL_KEY
 
 Vector = tuple[int, ...]
+Told = tuple[int, Vector]
+"""Of a source partition: the offset committed with an epoch's chunks, and what they say of it."""
 RECORDS, CHECKSUM, WINDOWS = range(3)
 """Places in a vector. Window ``w`` has ``WINDOWS + 2 * w`` (events: with the key; partials
 and rows: counted) and the place after it (late records, partials and rows: late)."""
@@ -118,9 +120,10 @@ class _Stats(msgspec.Struct, array_like=True, gc=False):
 
 
 class _Chunk(msgspec.Struct, array_like=True, gc=False):
-    source: int
     lanes: msgspec.Raw
     partials: list[bytes]
+    positions: dict[int, int] = {}
+    counted: dict[str, dict[int, tuple[int, int]]] = {}
 
 
 _read_id = msgspec.json.Decoder(_Id).decode
@@ -229,10 +232,11 @@ class Reading:
         """A record that is counted and not looked into."""
         return (1, *(0,) * (self.width - 1))
 
-    def chunk(self, value: bytes | None) -> tuple[int, Vector]:
-        """A record of ``window-partials``: its source partition (-1: none) and its sums."""
+    def chunk(self, value: bytes | None) -> tuple[Mapping[int, Told], Vector]:
+        """A record of ``window-partials``: what it tells of its epoch's sources, and its sums."""
         sums = [0] * self.width
         sums[RECORDS] = 1
+        told: dict[int, list[int]] = {}
         places = {
             window.name: (WINDOWS + 2 * w, window.everything)
             for w, window in enumerate(self.windows)
@@ -247,8 +251,14 @@ class Reading:
                     sums[place] += stats.count
                     sums[place + 1] += stats.late
         except _DECODE_ERRORS:
-            return -1, self.counted()
-        return chunk.source, tuple(sums)
+            return {}, self.counted()
+        for name, sources in chunk.counted.items():
+            place, _ = places.get(name, (None, None))
+            if place is not None:
+                for source, numbers in sources.items():
+                    told.setdefault(source, [0] * self.width)[place : place + 2] = numbers
+        positions = chunk.positions
+        return {s: (positions.get(s, 0), tuple(each)) for s, each in told.items()}, tuple(sums)
 
     def row(self, key: bytes, value: bytes | None) -> tuple[int, Row | None] | None:
         """A changelog record of a window: (its place, the row; None: deleted).

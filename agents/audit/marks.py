@@ -63,12 +63,6 @@ def read_since(metadata: str | None) -> Mapping[str, int] | None:
     return since
 
 
-def read_position(headers: Mapping[str, bytes | None]) -> int | None:
-    """Up to which offset the source of a chunk was read; None: it does not tell."""
-    position = headers.get("position")
-    return int(position) if position and position.isdigit() and len(position) < 20 else None
-
-
 def read_origin(headers: Mapping[str, bytes | None]) -> Origin | None:
     """Coordinates of a late record or dead letter; None: it was never a record of a topic."""
     topic = headers.get("original_topic")

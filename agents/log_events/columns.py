@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import repeat
 from operator import is_not
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from agents.log_events.decode import Column, Events
 from agents.log_events.groups import Flags, Ints, coded, ints
+from app.engine.chunks import lane_key
 
 
 class EventColumns:
@@ -25,6 +27,21 @@ class EventColumns:
         self.stream_time_ms = ints(events.stream_time_ms)
         self.ingest_ms = ints(events.ingest_ms)
         self.lane_names, self.lanes = coded(events.lanes)
+        self._spans = events.sources
+
+    @cached_property
+    def sources(self) -> tuple[list[int], Ints]:
+        """Source partitions, and of each event the place of its own among them."""
+        places = {source: place for place, source in enumerate(dict(self._spans))}
+        codes = [places[source] for source, _ in self._spans]
+        return list(places), np.repeat(codes, [count for _, count in self._spans])
+
+    @cached_property
+    def lane_keys(self) -> tuple[list[str], Ints]:
+        """Lane keys, and of each event the place of its own among them."""
+        partitions, sources = self.sources
+        keys = [lane_key(source, lane) for source in partitions for lane in self.lane_names]
+        return keys, sources * len(self.lane_names) + self.lanes
 
     def field(self, column: Column) -> Sequence[Any]:
         """What was read of every event, as it was read."""

@@ -33,17 +33,19 @@ _FIELD = re.compile(r"(?:at `\$\.|missing required field `)([a-z_]+)")
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Events of one partition as columns of one length, in offset order.
+    """Events as columns of one length, those of a partition in offset order.
 
     ``columns`` are those the reader was made for, and ``timestamp``. ``stream_time_ms`` is the
     highest event time its lane had accepted once this event was, so it never falls within a
     lane. ``lanes`` are lane ids, ``ingest_ms`` when the broker took each (0: it did not say).
+    ``sources`` are source partitions, each with how many of the events in turn are its own.
     """
 
     columns: Mapping[Column, list[Any]]
     stream_time_ms: list[int]
     lanes: list[str]
     ingest_ms: list[int]
+    sources: list[tuple[int, int]]
 
     def __len__(self) -> int:
         return len(self.lanes)
@@ -55,6 +57,7 @@ class Events:
         self.stream_time_ms.extend(more.stream_time_ms)
         self.lanes.extend(more.lanes)
         self.ingest_ms.extend(more.ingest_ms)
+        self.sources.extend(more.sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,8 @@ class EventReader:
             places = [i for i in places if i not in refused]
             lane_of = [lane_of[i] for i in places]
             ingest_ms = [ingest_ms[i] for i in places]
-        events = Events(columns, reading.stream_time_ms, lane_of, ingest_ms)
+        sources = [(batch.partition, len(lane_of))]
+        events = Events(columns, reading.stream_time_ms, lane_of, ingest_ms, sources)
         behind_ms = max(map(sub, reading.stream_time_ms, columns["timestamp"]), default=0)
         return EventBatch(events, places, behind_ms, reading.moved(), rejects)
 

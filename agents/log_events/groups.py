@@ -23,6 +23,7 @@ NONE: Final = -1
 _SHORT: Final = 1 << 16
 """Sorting codes below it takes a fourth of the time."""
 _INT_MAX: Final = 2**63 - 1
+_BITS: Final = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,21 @@ class Groups:
     def highest(self, column: Ints) -> list[int]:
         """Greatest of a column in each group."""
         return self._reduced(np.maximum, column[self.places])
+
+    def sets(self, codes: Ints) -> list[frozenset[int]]:
+        """Which codes (a column, none below 0) are in each group."""
+        if not len(self):
+            return []
+        if int(codes.max()) >= _BITS:
+            found = codes[self.places].tolist()
+            ends = (self.starts + self.counts).tolist()
+            spans = zip(self.starts.tolist(), ends, strict=True)
+            return [frozenset(found[start:end]) for start, end in spans]
+        masks = self._reduced(np.bitwise_or, np.left_shift(1, codes)[self.places])
+        made = {
+            mask: frozenset(bit for bit in range(_BITS) if mask >> bit & 1) for mask in {*masks}
+        }
+        return [made[mask] for mask in masks]
 
     def _sums(self, column: Ints, power: int) -> list[int]:
         if not len(self):

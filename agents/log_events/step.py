@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from agents.log_events.columns import EventColumns
 from agents.log_events.decode import Column, EventBatch, EventReader, Events
 from app.engine.batch import RecordBatch
-from app.engine.effects import Effects, Late, Repartition, View
+from app.engine.effects import Effects, Late, Partials, View
 from app.engine.lanes import LIVE, NO_WATERMARK
 
 LANE_IDLE_MS = 30_000
@@ -28,27 +28,21 @@ class EventStep(Protocol):
         """Columns of the events that it looks at."""
         ...
 
-    @property
-    def repartition(self) -> Repartition:
-        """Where the partials travel."""
-        ...
-
     def late(self, batch: EventBatch) -> Iterable[Late]:
         """Events that it leaves out, in any order; of one told again the first counts."""
         ...
 
-    def partials(self, events: EventColumns, partition: int) -> Mapping[Any, Any]:
-        """What the events of a partition come to. Never raises, whatever events hold."""
+    def partials(self, events: EventColumns) -> Partials:
+        """What the events come to. Never raises, whatever events hold."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class GatheredEvents:
-    """Events of one partition in an epoch. Implements :class:`app.engine.effects.Gathered`."""
+    """Events of an epoch. Implements :class:`app.engine.effects.Gathered`."""
 
     steps: tuple[EventStep, ...]
     events: Events
-    partition: int
 
     def __len__(self) -> int:
         return len(self.events)
@@ -57,11 +51,11 @@ class GatheredEvents:
         """Take in those of the next batch."""
         self.events.extend(more.events)
 
-    def partials(self) -> Iterator[tuple[Repartition, Mapping[Any, Any]]]:
+    def partials(self) -> Iterator[Partials]:
         """Of each step."""
         columns = EventColumns(self.events)
         for step in self.steps:
-            yield step.repartition, step.partials(columns, self.partition)
+            yield step.partials(columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +79,7 @@ class LogEventsStep:
         read = self._read(batch, view.lanes)
         effects = Effects(rejects=list(read.rejects))
         if len(read.events):
-            effects.gathered = GatheredEvents(self.steps, read.events, batch.partition)
+            effects.gathered = GatheredEvents(self.steps, read.events)
         if read.moved:
             # Idleness is measured from when a record was worked on: after an outage the
             # backlog is older than the idle timeout, yet its lanes are busy.

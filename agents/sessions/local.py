@@ -11,7 +11,7 @@ from agents.log_events.columns import EventColumns
 from agents.log_events.decode import Column, EventBatch
 from agents.log_events.groups import Flags, Groups, runs
 from agents.sessions.repartition import PartialKey
-from app.engine.effects import Late, Repartition
+from app.engine.effects import Late, Partials, Repartition
 from tables.sessions.funnel import Evidence, bounded
 from tables.sessions.matching import Classifier
 from tables.sessions.spec import SessionSpec
@@ -51,7 +51,7 @@ class LocalSessions:
             late_by_ms = int(behind_ms[place]) - self.spec.gap_ms
             yield Late(batch.index[place], self.spec.table_name, late_by_ms)
 
-    def partials(self, events: EventColumns, partition: int) -> dict[PartialKey, Partial]:  # noqa: ARG002 - the contract's signature
+    def partials(self, events: EventColumns) -> Partials:
         """Partials for the global half."""
         spec, times = self.spec, events.timestamps
         users, codes = events.coded(spec.key)
@@ -76,7 +76,7 @@ class LocalSessions:
             held = partials.setdefault(key, partial)
             if held is not partial:
                 partials[key] = merge_partials(held, partial)
-        return partials
+        return Partials(self.repartition, partials)
 
     def _known(self, events: EventColumns) -> Flags:
         """Events with a user, which the filter admits."""

@@ -9,7 +9,7 @@ import msgspec
 from agents.sessions.repartition import PartialKey, decode_partial
 from agents.topics import SESSIONS_CLOSED
 from app.engine.batch import RecordBatch
-from app.engine.chunks import Chunk, LaneMark, lane_key, read_chunk
+from app.engine.chunks import Chunk, LaneMark, read_chunk
 from app.engine.effects import Effects, Output, Reject, TableSpec, View
 from tables.agenda import Agenda
 from tables.lanes import LANES_TABLE, lanes_table
@@ -81,7 +81,7 @@ class MergeSessions:
                 rejects.append(Reject(index, str(error)[:REASON_MAX]))
                 continue
             for lane, mark in chunk.lanes.items():
-                key = lane_key(chunk.source, lane).encode()
+                key = lane.encode()
                 held = marks.get(key)
                 marks[key] = mark if held is None else held.merged(mark)
             for (name, user, _), partial in partials:

@@ -14,6 +14,7 @@ from agents.log_events.columns import EventColumns
 from agents.log_events.groups import Flags, Groups, Ints, coded, ranked
 from tables import sketch
 from tables.histogram import Histogram, buckets
+from tables.lanes import fed_by
 from tables.windows.stats import microseconds
 from tables.windows.where import Admits
 
@@ -59,6 +60,15 @@ class Columns:
             return self.events.coded(name)
         column, admitted = self.events.field(name), self.events.field(admits)
         return coded([key if admit else None for key, admit in zip(column, admitted, strict=True)])
+
+    def lanes(self, groups: Groups) -> list[tuple[str, ...]]:
+        """Keys of the lanes that feed each group, as a row has them."""
+        names, codes = self.events.lane_keys
+        if len(names) == 1:
+            return [(names[0],)] * len(groups)
+        found = groups.sets(codes)
+        made = {each: fed_by(names[code] for code in each) for each in {*found}}
+        return [made[each] for each in found]
 
     def errors(self, groups: Groups, status_min: int) -> list[int]:
         """How many of the events have at least that status."""

@@ -14,8 +14,7 @@ from agents.log_events.decode import Column, EventBatch, Events
 from agents.log_events.groups import Groups, grouped
 from agents.windows.columns import NOTHING, Columns, Measured
 from agents.windows.repartition import PartialKey
-from app.engine.chunks import lane_key
-from app.engine.effects import Late, Repartition
+from app.engine.effects import Late, Partials, Repartition
 from tables.windows.spec import WindowSpec
 from tables.windows.stats import WindowStats, merge_stats
 from tables.windows.where import Admits, admits_of
@@ -70,20 +69,21 @@ class LocalWindows:
             for place in _Placed(columns, specs[0], admits).missed:
                 yield _late(specs[0], batch.index[place], place, batch.events)
 
-    def partials(self, events: EventColumns, partition: int) -> dict[PartialKey, WindowStats]:
+    def partials(self, events: EventColumns) -> Partials:
         """Partials for the global half; rows of late events say how many there were."""
         columns = Columns(events)
         partials: dict[PartialKey, WindowStats] = {}
+        counted: dict[str, dict[int, tuple[int, int]]] = {}
         for admits, specs in self._alike:
             placed = _Placed(columns, specs[0], admits)
-            _add_rows(partials, specs, columns, placed, placed.by_key(), partition)
+            _add_rows(partials, specs, columns, placed, placed.by_key())
             whole = tuple(spec for spec in specs if spec.global_row)
             if whole:
-                groups = placed.of_all_keys()
-                _add_rows(partials, whole, columns, placed, groups, partition, GLOBAL_KEY)
+                _add_rows(partials, whole, columns, placed, placed.of_all_keys(), GLOBAL_KEY)
             for spec in specs if placed.missed else ():
                 _add_late(partials, spec, placed.missed, events)
-        return partials
+            counted |= dict.fromkeys((spec.name for spec in specs), placed.counted(events))
+        return Partials(self.repartition, partials, counted)
 
 
 def _late(spec: WindowSpec, index: int, place: int, events: Events) -> Late:
@@ -98,19 +98,28 @@ class _Placed:
     def __init__(self, columns: Columns, spec: WindowSpec, admits: Admits | None) -> None:
         self.keys, self._codes = columns.keys(spec.key, admits)
         self._starts, self._ranks = columns.panes(spec.advance_ms)
-        self._lanes = columns.events.lanes
         closed = columns.events.stream_time_ms >= self._starts + (spec.advance_ms + spec.grace_ms)
         known = self._codes >= 0
         self.missed: list[int] = np.flatnonzero(known & closed).tolist()
         self._places = np.flatnonzero(known & ~closed)
 
+    def counted(self, events: EventColumns) -> dict[int, tuple[int, int]]:
+        """How many events there are in time, and how many late, of each source partition."""
+        partitions, sources = events.sources
+        in_time, late = (
+            np.bincount(sources[places], minlength=len(partitions)).tolist()
+            for places in (self._places, np.array(self.missed, np.int64))
+        )
+        found = zip(partitions, zip(in_time, late, strict=True), strict=True)
+        return {source: counts for source, counts in found if any(counts)}
+
     def by_key(self) -> Groups:
-        """The events in time by lane, pane and key."""
-        return grouped(self._places, self._lanes, self._ranks, self._codes)
+        """The events in time by pane and key."""
+        return grouped(self._places, self._ranks, self._codes)
 
     def of_all_keys(self) -> Groups:
-        """The same by lane and pane alone."""
-        return grouped(self._places, self._lanes, self._ranks)
+        """The same by pane alone."""
+        return grouped(self._places, self._ranks)
 
     def key_of(self, groups: Groups) -> list[str]:
         """Key of each group."""
@@ -121,11 +130,6 @@ class _Placed:
         starts: list[int] = self._starts[groups.first].tolist()
         return starts
 
-    def lane_of(self, groups: Groups) -> list[int]:
-        """Lane of each group, coded."""
-        lanes: list[int] = self._lanes[groups.first].tolist()
-        return lanes
-
 
 def _add_rows(
     partials: dict[PartialKey, WindowStats],
@@ -133,7 +137,6 @@ def _add_rows(
     columns: Columns,
     placed: _Placed,
     groups: Groups,
-    partition: int,
     key: str | None = None,
 ) -> None:
     """Partials of each group, under the ``key`` if there is one, else under that of the group.
@@ -141,8 +144,7 @@ def _add_rows(
     A value that several windows measure is measured once.
     """
     starts = placed.start_of(groups)
-    lanes = [(lane_key(partition, lane),) for lane in columns.events.lane_names]
-    of_lanes = [lanes[lane] for lane in placed.lane_of(groups)]
+    lanes = columns.lanes(groups)
     updated_ms = groups.highest(columns.events.ingest_ms)
     keys = [key] * len(groups) if key is not None else placed.key_of(groups)
     last, measured = None, NOTHING
@@ -151,7 +153,7 @@ def _add_rows(
             last = spec.value
             measured = NOTHING if last is None else columns.measured(groups, last)
         named = map(spec.row_name, keys) if spec.global_row and key is None else keys
-        stats = _stats(spec, columns, groups, measured, of_lanes, updated_ms)
+        stats = _stats(spec, columns, groups, measured, lanes, updated_ms)
         for name, start, partial in zip(named, starts, stats, strict=True):
             _add(partials, (spec.name, name, start), partial)
 

@@ -11,7 +11,7 @@ from agents.windows.agenda import Agenda
 from agents.windows.repartition import PartialKey, decode_partial
 from agents.windows.updates import updates_of
 from app.engine.batch import RecordBatch
-from app.engine.chunks import Chunk, LaneMark, lane_key, read_chunk
+from app.engine.chunks import Chunk, LaneMark, read_chunk
 from app.engine.effects import Effects, Reject, TableSpec, View
 from app.engine.lanes import LIVE
 from tables.lanes import EVERY, FOREVER, LANES_TABLE, lane_of, lanes_table
@@ -71,7 +71,7 @@ class MergeWindows:
                 effects.rejects.append(Reject(index, str(error)[:REASON_MAX]))
                 continue
             for lane, mark in chunk.lanes.items():
-                key = lane_key(chunk.source, lane).encode()
+                key = lane.encode()
                 held = marks.get(key)
                 marks[key] = mark if held is None else held.merged(mark)
             for (name, of, start), stats in partials:

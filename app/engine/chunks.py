@@ -1,22 +1,22 @@
 """Envelope of re-keyed partials: what the local stage sends to the global stage.
 
 One Kafka record carries the partials of one epoch for one destination partition (split
-at :data:`CHUNK_BYTES_MAX`), the source partition they come from and, in the last of
-them, the marks of its lanes, so that a global window knows how far each lane that fed it
-has come: whoever has read a mark has read every partial it speaks of.
+at :data:`CHUNK_BYTES_MAX`): those of all source partitions of a worker, as one. The last of
+them has the marks of the sources' lanes, so that a global window knows how far each lane that
+fed it has come: whoever has read a mark has read every partial it speaks of. The first of an
+epoch says for an auditor how many records of which source its partials are made of.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from app.engine.lanes import LIVE, Lanes, lane_id
+from app.engine.lanes import Lanes, lane_id
 
 CHUNK_BYTES_MAX = 32 * 1024
-POSITION_HEADER = "position"
-"""Header of a chunk: the source offset committed with it."""
 SOURCE_MAX = 1 << 16
 """Bound of source partitions: a lane key beyond it was written by something else."""
+_SOURCE_DIGITS = len(str(SOURCE_MAX))
 CHUNK_MARKS_MAX = 4_096
 """Marks of one chunk: some 200 KiB. A batch may have a lane for each of its records."""
 
@@ -34,11 +34,16 @@ class LaneMark(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """``source``: source partition; ``lanes``: lane id -> mark; ``partials``: encoded partials."""
+    """``lanes``: lane key -> mark; ``partials``: encoded partials.
 
-    source: int
+    ``positions`` and ``counted`` speak of all chunks of the epoch, and are in one of them:
+    source partition -> offset committed with them, and :attr:`app.engine.effects.Partials.counted`.
+    """
+
     lanes: dict[str, LaneMark]
     partials: list[bytes]
+    positions: dict[int, int] = {}
+    counted: dict[str, dict[int, tuple[int, int]]] = {}
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -60,24 +65,29 @@ class ForeignChunkError(ValueError):
 
 
 def read_chunk(raw: bytes | None) -> Chunk:
-    """The chunk of a record, checked: its source and its lanes may exist.
+    """The chunk of a record, checked: its lanes may exist.
 
     Raises :class:`ValueError` (of which :class:`msgspec.MsgspecError` is one kind) otherwise.
     """
     if raw is None:
         raise ForeignChunkError("the record has no value")
     chunk = decode_chunk(raw)
-    if not 0 <= chunk.source < SOURCE_MAX:
-        raise ForeignChunkError(f"no source partition has the number {chunk.source}")
-    for lane in chunk.lanes:
-        if lane != LIVE and lane_id(lane.encode()) != lane:
-            raise ForeignChunkError(f"no lane has the id {lane[:64]!r}")
+    for key in chunk.lanes:
+        if not _is_lane_key(key):
+            raise ForeignChunkError(f"no lane has the key {key[:64]!r}")
     return chunk
 
 
 def lane_key(source: int, lane: str) -> str:
     """Name of a lane across source partitions."""
     return f"{source}/{lane}"
+
+
+def _is_lane_key(key: str) -> bool:
+    source, _, lane = key.partition("/")
+    if not (source.isascii() and source.isdigit()) or len(source) > _SOURCE_DIGITS:
+        return False
+    return int(source) < SOURCE_MAX and key == lane_key(int(source), lane_id(lane.encode()))
 
 
 def lane_marks(before: Lanes, after: Lanes) -> dict[str, LaneMark]:

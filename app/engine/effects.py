@@ -59,9 +59,10 @@ class TableSpec:
 class Repartition:
     """Re-keying by partial aggregates: the local stage's only output to the global stage.
 
-    Partials of an epoch are merged per map key first, then packed into few records per
-    destination partition. ``route`` gives the Kafka key whose hash picks the partition;
-    ``encode``/``decode`` turn one ``(map key, partial)`` into bytes and back.
+    Partials of an epoch are merged per map key first, whatever partitions of the topic they come
+    from, then packed into few records per destination partition. ``route`` gives the Kafka key
+    whose hash picks the partition; ``encode``/``decode`` turn one ``(map key, partial)`` into
+    bytes and back.
     """
 
     topic: str
@@ -71,8 +72,21 @@ class Repartition:
     decode: Callable[[bytes], tuple[Any, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Partials:
+    """What records come to, by map key, for one repartition topic.
+
+    ``counted``: name of what the agent counts -> source partition -> how many of its records
+    are counted in ``values``, and how many are called late there. Only auditors look at it.
+    """
+
+    repartition: Repartition
+    values: Mapping[Any, Any]
+    counted: Mapping[str, Mapping[int, tuple[int, int]]] = field(default_factory=dict)
+
+
 class Gathered(Protocol):
-    """Records of one partition whose partials are worked out once for a whole epoch.
+    """Records of a topic whose partials are worked out once for a whole epoch.
 
     What batches of an epoch have in common is done once then, in the thread that writes it. It
     belongs to the epoch it was given to, which alone changes it.
@@ -83,10 +97,10 @@ class Gathered(Protocol):
         ...
 
     def add(self, more: Self) -> None:
-        """Take in the records of the next batch, which is of the same step."""
+        """Take in the records of the next batch, of any partition and of the same step."""
         ...
 
-    def partials(self) -> Iterable[tuple[Repartition, Mapping[Any, Any]]]:
+    def partials(self) -> Iterable[Partials]:
         """What they come to. Must not raise for records that the step took."""
         ...
 
@@ -192,7 +206,7 @@ class Effects:
     """table -> keys to remove (a tombstone in the changelog)"""
     drops: dict[str, list[KeyRange]] = field(default_factory=dict)
     """table -> ranges to remove, from their beginning and up to a bound: ask until none is left"""
-    partials: list[tuple[Repartition, Mapping[Any, Any]]] = field(default_factory=list)
+    partials: list[Partials] = field(default_factory=list)
     gathered: Gathered | None = None
     """records of the batch of which the epoch makes partials"""
     outputs: list[Output] = field(default_factory=list)

@@ -132,7 +132,8 @@ class Engine:
         """Forget everything uncommitted and begin again where the broker says."""
         if isinstance(error, GatherError):
             # Batch by batch from now on, so that the record at fault is found.
-            self.tasks[error.task].isolating = True
+            for task in self.tasks.values():
+                task.isolating |= task.id.topic == error.topic
         lost = isinstance(error, CommitFailedError) and error.membership_lost
         logger.warning(
             "epoch not committed: %s; %s",

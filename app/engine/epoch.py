@@ -16,7 +16,7 @@ from typing import Any
 from app.engine.chunks import LaneMark
 from app.engine.counts import Counts, encode_metadata
 from app.engine.declared import Since
-from app.engine.effects import Gathered, KeyRange, Output, Repartition, TableSpec
+from app.engine.effects import Gathered, KeyRange, Output, Partials, Repartition, TableSpec
 from app.engine.lanes import Lanes
 from app.engine.membership import Membership
 
@@ -56,44 +56,51 @@ class TaskCommit:
         return encode_metadata(self.lanes, self.counts, self.since)
 
 
-def _merge(repartition: Repartition, mine: dict[Any, Any], values: Mapping[Any, Any]) -> None:
-    if not mine:
-        mine.update(values)
-        return
-    merge = repartition.merge
-    for key, value in values.items():
-        old = mine.get(key)
-        mine[key] = value if old is None else merge(old, value)
-
-
 class GatherError(Exception):
-    """No partials could be made of what a partition gathered."""
+    """No partials could be made of what was gathered of a topic."""
 
-    def __init__(self, task: TaskId) -> None:
-        super().__init__(f"no partials could be made of the records of {task}")
-        self.task = task
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"no partials could be made of the records of {topic}")
+        self.topic = topic
 
 
 @contextlib.contextmanager
-def _working_out(task: TaskId) -> Iterator[None]:
+def _working_out(topic: str) -> Iterator[None]:
     try:
         yield
     except Exception as exc:
-        raise GatherError(task) from exc
+        raise GatherError(topic) from exc
 
 
-@dataclass(frozen=True, slots=True)
-class Partials:
-    """Merged partials of one source partition for one repartition topic.
+@dataclass(slots=True)
+class Rekeyed:
+    """Merged partials of all partitions of a source topic, for one repartition topic.
 
-    ``marks`` ride with the partials; ``broadcast`` sends them to every destination.
+    ``counted`` is that of :class:`app.engine.effects.Partials`. ``marks`` (lane key -> mark) ride
+    with the partials; ``broadcast`` sends them to every destination.
     """
 
+    source: str
     repartition: Repartition
-    task: TaskId
-    values: dict[Any, Any]
-    marks: Mapping[str, LaneMark]
-    broadcast: bool
+    values: dict[Any, Any] = field(default_factory=dict)
+    counted: dict[str, dict[int, tuple[int, int]]] = field(default_factory=dict)
+    marks: Mapping[str, LaneMark] = field(default_factory=dict)
+    broadcast: bool = False
+
+    def add(self, more: Partials) -> None:
+        """Merge partials into these."""
+        mine, merge = self.values, self.repartition.merge
+        if not mine:
+            mine.update(more.values)
+        else:
+            for key, value in more.values.items():
+                old = mine.get(key)
+                mine[key] = value if old is None else merge(old, value)
+        for name, sources in more.counted.items():
+            sums = self.counted.setdefault(name, {})
+            for source, (counted, late) in sources.items():
+                had, had_late = sums.get(source, (0, 0))
+                sums[source] = had + counted, had_late + late
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,32 +111,43 @@ class Epoch:
     membership: Membership | None
     tasks: Mapping[TaskId, TaskCommit]
     outputs: list[Output]
-    partials: list[Partials]
+    rekeyed: list[Rekeyed]
     events: int
-    gathered: dict[TaskId, Gathered] = field(default_factory=dict)
+    gathered: dict[str, Gathered] = field(default_factory=dict)
 
     def work_out(self) -> None:
-        """Add the partials of what was gathered to ``partials``, which has a place for them.
+        """Add the partials of what was gathered to ``rekeyed``, which has a place for them.
 
         Raises :class:`GatherError`. Forgets the records: to free them takes a while, too, which
         nobody should wait for.
         """
-        places = {(part.task, part.repartition.topic): part for part in self.partials}
+        places = {(part.source, part.repartition.topic): part for part in self.rekeyed}
         while self.gathered:
-            task, records = self.gathered.popitem()
-            with _working_out(task):
-                for repartition, values in records.partials():
-                    _merge(repartition, places[task, repartition.topic].values, values)
+            topic, records = self.gathered.popitem()
+            with _working_out(topic):
+                for partials in records.partials():
+                    places[topic, partials.repartition.topic].add(partials)
+
+    def positions(self, topic: str) -> dict[int, int]:
+        """Offset to commit of each partition of a topic that the epoch speaks of."""
+        return {
+            task.partition: commit.position
+            for task, commit in self.tasks.items()
+            if task.topic == topic
+        }
 
 
 @dataclass(slots=True)
 class OpenEpoch:
-    """What has been done since the last take, but for state (which lives in the tasks)."""
+    """What has been done since the last take, but for state (which lives in the tasks).
+
+    ``rekeyed`` is by source topic and repartition topic, ``gathered`` by source topic.
+    """
 
     outputs: list[Output] = field(default_factory=list)
     output_bytes: int = 0
-    partials: dict[tuple[TaskId, str], dict[Any, Any]] = field(default_factory=dict)
-    gathered: dict[TaskId, Gathered] = field(default_factory=dict)
+    rekeyed: dict[tuple[str, str], Rekeyed] = field(default_factory=dict)
+    gathered: dict[str, Gathered] = field(default_factory=dict)
     marks: dict[TaskId, dict[str, LaneMark]] = field(default_factory=dict)
     touched: set[TaskId] = field(default_factory=set)
     events: int = 0
@@ -139,35 +157,32 @@ class OpenEpoch:
         self.outputs.append(output)
         self.output_bytes += len(output.value or b"") + len(output.key or b"")
 
-    def merge_partials(
-        self, repartition: Repartition, task: TaskId, values: Mapping[Any, Any]
-    ) -> None:
-        """Merge a batch's partials into those of the epoch."""
-        mine = self.partials.get((task, repartition.topic))
-        if mine is None:
-            self.partials[task, repartition.topic] = dict(values)
-        else:
-            _merge(repartition, mine, values)
+    def rekey(self, source: str, partials: Partials) -> None:
+        """Merge partials of a source topic into those of the epoch."""
+        place = source, partials.repartition.topic
+        if place not in self.rekeyed:
+            self.rekeyed[place] = Rekeyed(source, partials.repartition)
+        self.rekeyed[place].add(partials)
 
-    def gather(self, task: TaskId, records: Gathered) -> None:
+    def gather(self, topic: str, records: Gathered) -> None:
         """Keep records of which the epoch makes partials."""
-        mine = self.gathered.get(task)
+        mine = self.gathered.get(topic)
         if mine is None:
-            self.gathered[task] = records
+            self.gathered[topic] = records
         else:
             mine.add(records)
 
-    def fold(self, task: TaskId) -> int:
-        """Make partials of what a task has gathered so far; how many they were to be merged.
+    def fold(self, topic: str) -> int:
+        """Make partials of what was gathered of a topic; how many they were to be merged.
 
         Raises :class:`GatherError`.
         """
-        records, made = self.gathered.pop(task, None), 0
+        records, made = self.gathered.pop(topic, None), 0
         if records is not None:
-            with _working_out(task):
-                for repartition, values in records.partials():
-                    self.merge_partials(repartition, task, values)
-                    made += len(values)
+            with _working_out(topic):
+                for partials in records.partials():
+                    self.rekey(topic, partials)
+                    made += len(partials.values)
         return made
 
     def mark(self, task: TaskId, lanes: Mapping[str, LaneMark]) -> None:
@@ -177,7 +192,6 @@ class OpenEpoch:
 
     def size(self) -> int:
         """Things held: outputs, partials, records, marks (state is bounded by the tasks)."""
-        things: Iterable[Sized] = chain(
-            self.partials.values(), self.gathered.values(), self.marks.values()
-        )
+        values = (rekeyed.values for rekeyed in self.rekeyed.values())
+        things: Iterable[Sized] = chain(values, self.gathered.values(), self.marks.values())
         return len(self.outputs) + sum(map(len, things))

@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Mapping
 
 from app.engine.batch import RecordBatch
-from app.engine.chunks import lane_marks
+from app.engine.chunks import LaneMark, lane_key, lane_marks
 from app.engine.clock import Clock
 from app.engine.effects import Effects
-from app.engine.epoch import Epoch, OpenEpoch, Partials, TaskId
+from app.engine.epoch import Epoch, OpenEpoch, Rekeyed, TaskId
 from app.engine.lanes import Lanes
 from app.engine.membership import Membership
 from app.engine.metrics import EngineMetrics
@@ -53,20 +53,20 @@ class Filling:
         self._open = OpenEpoch()
         self._room = asyncio.Event()
         self._number = 0
-        self._broadcast_at: dict[TaskId, float] = {}
+        self._broadcast_at: dict[str, float] = {}
 
     @property
     def waiting(self) -> bool:
         """Whether lane marks wait for their broadcast."""
         return bool(self._open.marks)
 
-    def gathered(self, task: TaskId) -> int:
-        """Records of the task of which no partials were made yet."""
-        return len(self._open.gathered.get(task, ()))
+    def gathered(self, topic: str) -> int:
+        """Records of the topic of which no partials were made yet."""
+        return len(self._open.gathered.get(topic, ()))
 
-    def fold(self, task: TaskId) -> int:
+    def fold(self, topic: str) -> int:
         """Make partials of them, and say how many; raises :class:`app.engine.epoch.GatherError`."""
-        return self._open.fold(task)
+        return self._open.fold(topic)
 
     async def room(self) -> None:
         """Wait until the open epoch can take another batch."""
@@ -86,13 +86,13 @@ class Filling:
     def apply(self, task: Task, effects: Effects, now_ms: int, batch: RecordBatch | None) -> None:
         """Bring a task and the open epoch up to what its step (batch) or tick (None) decided."""
         held, before = self._open, task.lanes
-        if any(r not in task.spec.repartitions for r, _ in effects.partials):
+        if any(each.repartition not in task.spec.repartitions for each in effects.partials):
             raise StepContractError(f"{task.id}: partials for a repartition it does not declare")
         task.apply(effects)
-        for repartition, values in effects.partials:
-            held.merge_partials(repartition, task.id, values)
+        for partials in effects.partials:
+            held.rekey(task.id.topic, partials)
         if effects.gathered is not None:
-            held.gather(task.id, effects.gathered)
+            held.gather(task.id.topic, effects.gathered)
         for output in effects.outputs:
             held.emit(output)
         if effects.lanes is not None and task.spec.repartitions:
@@ -156,18 +156,16 @@ class Filling:
         held = self._open
         if not held.touched and not held.marks:
             return None
-        partials = self._take_partials(held)
-        if not held.touched and not partials:
+        rekeyed = self._take_rekeyed(held)
+        if not held.touched:
             return None
-        # Lanes alone move no offset: their task rides along so that the commit is fenced.
-        held.touched.update(part.task for part in partials)
         self._number += 1
         epoch = Epoch(
             self._number,
             membership,
             {task: self._tasks[task].take() for task in held.touched},
             held.outputs,
-            partials,
+            rekeyed,
             held.events,
             held.gathered,
         )
@@ -175,27 +173,39 @@ class Filling:
         self._room.set()
         return epoch
 
-    def _take_partials(self, held: OpenEpoch) -> list[Partials]:
-        """Partials with the marks of their source; marks alone at most once a second.
+    def _take_rekeyed(self, held: OpenEpoch) -> list[Rekeyed]:
+        """Partials with the marks of their sources; marks alone at most once a second.
 
         That a lane is gone is told in the epoch that commits it: whoever starts with the
         partition knows of it no more, and windows that it fed would wait for ever.
         """
-        now = self._clock.monotonic()
-        due = {
-            task
-            for task, marks in held.marks.items()
-            if now - self._broadcast_at.get(task, 0.0) >= BROADCAST_S
-            or not marks.keys() <= self._tasks[task].lanes.by_id.keys()
-        }
         taken = []
-        for task in due | {task for task, _ in held.partials} | held.gathered.keys():
-            marks = dict(held.marks.get(task, {}))
-            for repartition in self._specs[task.topic].repartitions:
-                values = held.partials.get((task, repartition.topic), {})
-                if values or task in due or task in held.gathered:
-                    taken.append(Partials(repartition, task, values, marks, task in due))
-        for task in due:
-            self._broadcast_at[task] = now
-            del held.marks[task]
+        for topic, spec in self._specs.items():
+            told = {task: marks for task, marks in held.marks.items() if task.topic == topic}
+            lanes = {
+                lane_key(task.partition, lane): mark
+                for task, marks in told.items()
+                for lane, mark in marks.items()
+            }
+            due = self._broadcast_due(topic, told)
+            for repartition in spec.repartitions:
+                place = topic, repartition.topic
+                rekeyed = held.rekeyed.get(place) or Rekeyed(topic, repartition)
+                if rekeyed.values or due or topic in held.gathered:
+                    rekeyed.marks, rekeyed.broadcast = lanes, due
+                    taken.append(rekeyed)
+                    # Lanes alone move no offset: their task rides along, so they are fenced.
+                    held.touched.update(told)
+            if due:
+                self._broadcast_at[topic] = self._clock.monotonic()
+                for task in told:
+                    del held.marks[task]
         return taken
+
+    def _broadcast_due(self, topic: str, told: Mapping[TaskId, Mapping[str, LaneMark]]) -> bool:
+        if not told:
+            return False
+        since_s = self._clock.monotonic() - self._broadcast_at.get(topic, 0.0)
+        return since_s >= BROADCAST_S or any(
+            not marks.keys() <= self._tasks[task].lanes.by_id.keys() for task, marks in told.items()
+        )

@@ -41,7 +41,7 @@ FETCH_RECORDS = 1_000
 """A fetch waits a millisecond for so many records a second."""
 
 GATHERED_MAX = 65_536
-"""Records that all partitions of an epoch gather before it makes partials of some: 20 MB."""
+"""Records of a topic that an epoch gathers before it makes partials of them: 20 MB."""
 FOLD_MIN = 500
 FOLD_START = 4_096
 """As many still lie in the processor's cache when partials are made of them."""
@@ -96,7 +96,7 @@ class TurnSize:
 
 @dataclass(slots=True)
 class FoldSize:
-    """Records that a partition gathers before partials are made of them in one turn.
+    """Records of a topic that are gathered before partials are made of them in one turn.
 
     Few while there are few keys, more where that makes partials fewer. What a record costs is
     learnt from the turns so far.
@@ -105,10 +105,9 @@ class FoldSize:
     records: int = FOLD_START
     seconds_per_record: float = _SECONDS_PER_RECORD
 
-    def size(self, seconds: float, tasks: int) -> int:
-        """Records that take about so long, and no more than the share of one of ``tasks``."""
-        most = min(self.records, GATHERED_MAX // tasks, int(seconds / self.seconds_per_record))
-        return max(FOLD_MIN, most)
+    def size(self, seconds: float) -> int:
+        """Records that take about so long."""
+        return max(FOLD_MIN, min(self.records, int(seconds / self.seconds_per_record)))
 
     def observe(self, records: int, partials: int, seconds: float) -> None:
         """Take note of ``records`` that became ``partials`` in ``seconds``."""

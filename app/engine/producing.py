@@ -13,15 +13,9 @@ import confluent_kafka as ck
 
 from app.engine.batch import Headers
 from app.engine.changelog import POSITION_KEY, row_record_key, since_key
-from app.engine.chunks import (
-    CHUNK_BYTES_MAX,
-    CHUNK_MARKS_MAX,
-    POSITION_HEADER,
-    Chunk,
-    encode_chunk,
-)
+from app.engine.chunks import CHUNK_BYTES_MAX, CHUNK_MARKS_MAX, Chunk, encode_chunk
 from app.engine.clients import OUTAGES
-from app.engine.epoch import Epoch, Partials, TaskCommit, TaskId
+from app.engine.epoch import Epoch, Rekeyed, TaskCommit, TaskId
 from app.engine.partitioner import partition_for
 from app.engine.spec import EngineConfig
 
@@ -92,10 +86,10 @@ class EpochProducer:
             self._produce(
                 physical(output.topic), output.key, output.value, output.partition, output.headers
             )
-        for partials in epoch.partials:
-            topic, headers = physical(partials.repartition.topic), position_header(epoch, partials)
-            for partition, value in pack(partials, self._config.partitions):
-                self._produce(topic, None, value, partition, headers)
+        for rekeyed in epoch.rekeyed:
+            topic, positions = rekeyed.repartition.topic, epoch.positions(rekeyed.source)
+            for partition, value in pack(rekeyed, positions, self._config.partitions[topic]):
+                self._produce(physical(topic), None, value, partition, ())
         rows: dict[TaskId, Rows] = {}
         delivered: dict[TaskId, int] = {}
         for task, commit in epoch.tasks.items():
@@ -152,37 +146,33 @@ class EpochProducer:
                 return
 
 
-def position_header(epoch: Epoch, partials: Partials) -> Headers:
-    """The source offset that is committed with the chunks: they speak of records below it."""
-    return ((POSITION_HEADER, b"%d" % epoch.tasks[partials.task].position),)
+def pack(rekeyed: Rekeyed, positions: Mapping[int, int], count: int) -> Iterator[tuple[int, bytes]]:
+    """Chunks of an epoch's partials, as ``(destination partition of count, value)``.
 
-
-def pack(partials: Partials, partitions: Mapping[str, int]) -> Iterator[tuple[int, bytes]]:
-    """Chunks of an epoch's partials, as ``(destination partition, value)``.
-
-    A broadcast gives every destination at least one chunk, so that windows of keys that
-    fell silent learn how far time has come.
+    ``positions`` are those committed with them. A broadcast gives every destination at least
+    one chunk, so that windows of keys that fell silent learn how far time has come.
     """
-    repartition = partials.repartition
-    count = partitions[repartition.topic]
+    repartition = rekeyed.repartition
     held: list[list[bytes]] = [[] for _ in range(count)]
     sizes = [0] * count
-    told = list(partials.marks.items())
+    told = list(rekeyed.marks.items())
     marks, *more = [
         dict(told[first : first + CHUNK_MARKS_MAX])
         for first in range(0, max(1, len(told)), CHUNK_MARKS_MAX)
     ]
-    for key, value in partials.values.items():
+    account = (dict(positions), rekeyed.counted) if rekeyed.counted else ()
+    for key, value in rekeyed.values.items():
         partition = partition_for(repartition.route(key), count)
         raw = repartition.encode(key, value)
         if sizes[partition] + len(raw) > CHUNK_BYTES_MAX and held[partition]:
             # Marks come last: who has them has every partial that they speak of.
-            yield partition, encode_chunk(Chunk(partials.task.partition, {}, held[partition]))
-            held[partition], sizes[partition] = [], 0
+            yield partition, encode_chunk(Chunk({}, held[partition], *account))
+            held[partition], sizes[partition], account = [], 0, ()
         held[partition].append(raw)
         sizes[partition] += len(raw)
     for partition in range(count):
-        if held[partition] or partials.broadcast:
-            yield partition, encode_chunk(Chunk(partials.task.partition, marks, held[partition]))
+        if held[partition] or rekeyed.broadcast:
+            yield partition, encode_chunk(Chunk(marks, held[partition], *account))
+            account = ()
             for part in more:
-                yield partition, encode_chunk(Chunk(partials.task.partition, part, []))
+                yield partition, encode_chunk(Chunk(part, []))

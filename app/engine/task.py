@@ -12,7 +12,7 @@ from app.engine.effects import Effects
 from app.engine.epoch import TaskCommit, TaskId
 from app.engine.lanes import Lanes
 from app.engine.layers import Layers
-from app.engine.pacing import BatchSize, FoldSize, TurnSize
+from app.engine.pacing import BatchSize, TurnSize
 from app.engine.reading import Reading
 from app.engine.spec import AgentSpec
 from app.engine.store import Store
@@ -61,7 +61,6 @@ class Task:
         self.in_flight_since_ms = 0
         self.batch_size = BatchSize()
         self.turn_size = TurnSize()
-        self.fold_size = FoldSize()
         self.reading = Reading()
         self.halted_by = ""
         self.isolating = False

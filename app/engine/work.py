@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import inf
@@ -16,7 +17,7 @@ from app.engine.commits import Commits, Failure, as_failure
 from app.engine.delivery import Delivery
 from app.engine.epoch import GatherError, TaskId
 from app.engine.filling import Filling
-from app.engine.pacing import turn_s
+from app.engine.pacing import FoldSize, turn_s
 from app.engine.steps import Attempt, StepFailedError, run_step, sliced, trimmed
 from app.engine.task import Task, TaskState
 from app.engine.turns import Turns
@@ -57,6 +58,7 @@ class Work:
         self._clock = clock
         self._record_bytes_max = record_bytes_max
         self._turns = Turns()
+        self.fold_sizes: defaultdict[str, FoldSize] = defaultdict(FoldSize)
         self._asked_at_s = -inf
 
     def asked(self) -> None:
@@ -89,23 +91,24 @@ class Work:
         return turn_s(self._owner.behind_s, self._clock.monotonic() - self._asked_at_s)
 
     async def _fold(self, delivery: Delivery) -> None:
-        """Make partials of what the task has gathered, if that is much."""
-        task = self._running(delivery)
-        if task is None or self._filling.gathered(task.id) == 0:
-            return
-        alike = sum(each.spec is task.spec for each in self._tasks.values())
-        if self._filling.gathered(task.id) < task.fold_size.size(self._turn_s(), alike):
+        """Make partials of what its topic has gathered, if that is much."""
+        topic = delivery.batch.topic
+        if not self._fold_due(topic) or delivery.token != self._owner.token:
             return
         await self._turns.come()
-        if self._running(delivery) is not task:
+        if not self._fold_due(topic) or delivery.token != self._owner.token:
             return
-        records, began = self._filling.gathered(task.id), self._clock.monotonic()
+        records, began = self._filling.gathered(topic), self._clock.monotonic()
         try:
-            made = self._filling.fold(task.id)
+            made = self._filling.fold(topic)
         except GatherError as exc:
             self._owner.commit_failed(as_failure(exc))
             return
-        task.fold_size.observe(records, made, self._clock.monotonic() - began)
+        self.fold_sizes[topic].observe(records, made, self._clock.monotonic() - began)
+
+    def _fold_due(self, topic: str) -> bool:
+        gathered = self._filling.gathered(topic)
+        return gathered > 0 and gathered >= self.fold_sizes[topic].size(self._turn_s())
 
     def _running(self, delivery: Delivery) -> Task | None:
         task = self._tasks.get(TaskId(delivery.batch.topic, delivery.batch.partition))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agents.audit import accounts
 from agents.audit.accounts import Check, Committed, Finding, Judge, worst
 from agents.audit.books import Books, RowsBook
-from agents.audit.facts import Reading, Vector, Window, total
+from agents.audit.facts import Reading, Told, Vector, Window, total
 from agents.audit.marks import Account, Origin
 from agents.audit.report import later
 from agents.audit.since import NEVER, Since
@@ -38,8 +38,8 @@ def event(number: int, *, keyed: bool) -> Vector:
 class World:
     """A pipeline that does everything right; tests then change what the topics hold.
 
-    Every event came through application-logs/0, offset = its number = its origin. Each batch of a
-    partition became one chunk, merged into one row of the changelog of its number.
+    Every event came through application-logs/0, offset = its number = its origin. ``together``
+    events in turn, of whatever partition, became one chunk, merged into one row of the changelog.
 
     ``since``: offset by partition from which the window is declared as it is. Before, every other
     event was counted otherwise and the rest not at all. ``anew``: chunk from which rows count.
@@ -49,13 +49,15 @@ class World:
     start: int = 0
     since: Mapping[int, int] = field(default_factory=dict)
     anew: int = 0
+    together: int = 1
     events: dict[int, list[tuple[int, Vector]]] = field(default_factory=dict)
     sides: list[tuple[str, int, int, Vector]] = field(default_factory=list)
-    chunks: list[tuple[int, Vector, int | None]] = field(default_factory=list)
+    chunks: list[tuple[dict[int, Told], Vector]] = field(default_factory=list)
     row: tuple[int, int] = (0, 0)
     counts: dict[int, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        made: list[tuple[int, int, Vector]] = []
         for number, (partition, fate) in enumerate(self.history):
             log = self.events.setdefault(partition, [])
             vector = event(number, keyed=fate not in ("keyless", "late elsewhere"))
@@ -69,15 +71,30 @@ class World:
                 counts[1] += 1
             else:
                 counts[0] += 1
-            sums, sent = (1, 0, fate == "applied", fate == "late"), fate in ("applied", "late")
+            sums, sent = (0, 0, fate == "applied", fate == "late"), fate in ("applied", "late")
             if len(log) < self.since.get(partition, 0):
-                sums, sent = (1, 0, 3, 5), number % 2 > 0
+                sums, sent = (0, 0, 3, 5), number % 2 > 0
+            # Whoever declares anew begins with the next epoch.
+            if len(log) == self.since.get(partition) or len(made) == self.together:
+                self.send(made)
+                made = []
             if sent:
-                self.chunks.append((partition, sums, len(log) + 1))
+                made.append((partition, len(log) + 1, sums))
             log.append((number, vector))
+        self.send(made)
         self.anew = min(self.anew, len(self.chunks))
-        sums = total([vector for _, vector, _ in self.chunks[self.anew :]], 4)
+        sums = total([vector for _, vector in self.chunks[self.anew :]], 4)
         self.row = (sums[2], sums[3])
+
+    def send(self, made: list[tuple[int, int, Vector]]) -> None:
+        """One chunk of what became of records: partition, offset after it, sums."""
+        told: dict[int, Told] = {}
+        for partition, position, sums in made:
+            _, before = told.get(partition, (0, (0, 0, 0, 0)))
+            told[partition] = position, tuple(total([before, sums], 4))
+        if made:
+            whole = total([sums for _, _, sums in made], 4)
+            self.chunks.append((told, (1, *whole[1:])))
 
     def findings(self, first: dict[int, int] | None = None) -> list[Finding]:
         """Findings with partitions of log-events first seen at these offsets, then at the end."""
@@ -103,9 +120,9 @@ class World:
             side = books.late if kind == "late" else books.rejected
             origin = Origin("log-events", partition, offset)
             books.side(side, (f"log-events-{kind}", 0), origin, vector)
-        for source, vector, position in self.chunks:
-            books.partial(0, source, vector, position)
-        partials.add(list(enumerate(vector for _, vector, _ in self.chunks)), NOW)
+        for told, vector in self.chunks:
+            books.chunk(told, vector)
+        partials.add(list(enumerate(vector for _, vector in self.chunks)), NOW)
         partials.next = len(self.chunks)
         rows = books.rows[0] = RowsBook(READING)
         stats = ENCODE(WindowStats(count=self.row[0], late=self.row[1]))
@@ -120,7 +137,7 @@ class World:
         checks = accounts.own_counts(books, cut, settled, {})
         checks += accounts.rows(books, NOW)
         last = accounts.settle(books, second)
-        checks += accounts.windows(books.partials, books, settled, last, "")
+        checks += accounts.windows(books.told, books.sent, books, settled, last, "")
         checks += accounts.events(books, settled, "")
         return [judge.judge(check) for check in checks]
 
@@ -164,7 +181,7 @@ def test_a_right_ledger_is_never_called_wrong_while_it_moves(
 def test_one_record_too_many_or_too_few_is_named(
     history: list[tuple[int, str]], data: st.DataObject
 ):
-    world = World(history)
+    world = World(history, together=data.draw(st.integers(1, 5)))
     kinds = ["forged dead letter", "lost event", "doubled event"]
     kinds += ["lost side record", "doubled side record"] if world.sides else []
     kinds += ["lost chunk", "wrong row"] if world.chunks else []
@@ -189,8 +206,8 @@ def test_one_record_too_many_or_too_few_is_named(
             world.sides.append(world.sides[-1])
             named = ("log-events", world.sides[-1][1])
         case "lost chunk":
-            partition, *_ = world.chunks.pop()
-            named = ("log-events", partition)
+            told, _ = world.chunks.pop()
+            named = ("log-events", data.draw(st.sampled_from([*told])))
         case _:
             world.row = (world.row[0] + 1, world.row[1])
             named = ("window-partials-changelog", 0)
@@ -270,11 +287,11 @@ def test_what_is_not_compared_is_not_called_balanced():
 declarations = st.fixed_dictionaries({p: st.integers(0, 40) for p in range(PARTITIONS)})
 
 
-@given(histories, declarations, st.integers(0, 40))
+@given(histories, declarations, st.integers(0, 40), st.integers(1, 5))
 def test_a_window_declared_anew_balances_from_there_on(
-    history: list[tuple[int, str]], since: dict[int, int], anew: int
+    history: list[tuple[int, str]], since: dict[int, int], anew: int, together: int
 ):
-    findings = World(history, since=since, anew=anew).findings()
+    findings = World(history, since=since, anew=anew, together=together).findings()
     assert {f.verdict for f in findings} == {"balanced"}
 
 
@@ -282,31 +299,47 @@ def test_a_window_declared_anew_balances_from_there_on(
 def test_what_is_lost_or_counted_twice_since_a_window_was_declared_anew_is_named(
     history: list[tuple[int, str]], since: dict[int, int], anew: int, data: st.DataObject
 ):
-    world = World(history, since=since, anew=anew)
-    new = [i for i, (p, _, position) in enumerate(world.chunks) if (position or 0) > since[p]]
+    world = World(history, since=since, anew=anew, together=data.draw(st.integers(1, 5)))
+    new = [
+        (at, partition)
+        for at, (told, _) in enumerate(world.chunks)
+        for partition, (position, _) in told.items()
+        if position > since[partition]
+    ]
     assume(new)
-    at = data.draw(st.sampled_from(new))
-    partition, vector, position = world.chunks[at]
-    match data.draw(st.sampled_from(["lost", "twice", "forged", "wrong row"])):
+    at, partition = data.draw(st.sampled_from(new))
+    told, vector = world.chunks[at]
+    named: tuple[str, int | None] = ("log-events", partition)
+    kinds = ["lost", "twice", "forged", "unlike told", "partials lost", "wrong row"]
+    match data.draw(st.sampled_from(kinds)):
         case "lost":
             del world.chunks[at]
         case "twice":
-            world.chunks.append((partition, vector, position))
-        case "forged":  # by someone who does not know of positions
-            world.chunks.append((partition, vector, None))
+            world.chunks.append((told, vector))
+        case "forged":  # by someone who tells nothing
+            world.chunks.append(({}, (1, 0, 1, 0)))
+            named = ("log-events", None)
+        case "unlike told":
+            position, (*_, counted, late) = told[partition]
+            world.chunks[at] = {**told, partition: (position, (0, 0, counted + 1, late))}, vector
+        case "partials lost":
+            world.chunks[at] = told, (1, 0, *(max(0, number - 1) for number in vector[2:]))
+            named = ("log-events", None)
         case _:
             world.row = (world.row[0] + 1, world.row[1])
-            partition = None
-    named = ("window-partials-changelog", 0) if partition is None else ("log-events", partition)
+            named = ("window-partials-changelog", 0)
     assert named in wrong(world.findings())
 
 
-def test_chunks_that_tell_no_position_belong_to_those_before_them():
+def test_what_is_told_of_a_window_before_it_was_declared_is_not_counted():
     books = Books(READING)
     books.source("log-events", 0, 0, Since((5,)))
-    for where, position in ((0, None), (0, 5), (0, None), (1, None), (0, 6), (0, None), (1, None)):
-        books.partial(where, 0, (1, 0, 1, 0), position)
-    assert books.partials == {0: [7, 0, 2, 0]}
+    books.source("log-events", 1, 0)
+    for position in (5, 6):
+        told = {0: (position, (0, 0, 1, 0)), 1: (position, (0, 0, 2, 1))}
+        books.chunk(told, (1, 0, 3, 1))
+    assert books.told == {0: [0, 0, 1, 0], 1: [0, 0, 4, 2]}
+    assert books.sent == [2, 0, 5, 2]
 
 
 def test_a_window_that_a_partition_does_not_count_is_not_called_balanced_there():
@@ -314,8 +347,9 @@ def test_a_window_that_a_partition_does_not_count_is_not_called_balanced_there()
     book = books.source("log-events", 0, 0, Since((NEVER,)))
     book.add([(n, event(n, keyed=True)) for n in range(9)], NOW)
     settled = accounts.settle(books, {("log-events", 0): Committed(9, Account(9, 0, 0, 0))})
-    checks = accounts.windows({}, books, settled, settled, "")
-    assert [Judge().judge(each).verdict for each in checks] == ["in flight", "balanced"]
+    checks = accounts.windows({}, [0] * 4, books, settled, settled, "")
+    verdicts = [Judge().judge(each).verdict for each in checks]
+    assert verdicts == ["in flight", "balanced", "balanced"]
     (note,) = later(books)
     assert "w is not counted yet" in note
 
@@ -361,6 +395,6 @@ def test_state_behind_the_committed_offset_is_a_mismatch():
 def test_chunks_of_partitions_that_are_not_there_are_counted_and_not_kept() -> None:
     books = Books(READING)
     books.source("log-events", 0, 0)
-    for source in (0, 1, 1 << 40):
-        books.partial(0, source, (1, 0, 1, 0), 1)
-    assert (books.partials, books.unaddressed) == ({0: [1, 0, 1, 0]}, 2)
+    told = dict.fromkeys((0, 1, 1 << 40), (1, (0, 0, 1, 0)))
+    books.chunk(told, (1, 0, 3, 0))
+    assert (books.told, books.unaddressed) == ({0: [0, 0, 1, 0]}, 2)

@@ -24,6 +24,7 @@ from agents.audit.facts import (
     event_id_of,
     id_hash,
     same_checksum,
+    total,
 )
 from agents.audit.marks import (
     Account,
@@ -31,7 +32,6 @@ from agents.audit.marks import (
     read_account,
     read_made,
     read_origin,
-    read_position,
     read_since,
 )
 from agents.audit.since import EVER, NEVER, Since, since_of
@@ -54,6 +54,7 @@ from tables.windows.spec import WINDOWS_MAX, ErrorsWhen, WindowSpec
 from tables.windows.stats import WindowAggregate, WindowStats
 from tables.windows.where import Condition
 from tests.windows.driver import event
+from tests.windows.world import World
 
 SPEC = WindowSpec(
     name="requests_per_endpoint",
@@ -178,19 +179,22 @@ def test_a_record_counts_for_the_windows_that_were_declared_by_then(since: list[
     assert EVER.masked(offset, vector) is vector
 
 
-@given(st.one_of(st.none(), st.binary(max_size=24)))
-def test_any_position_of_a_chunk_is_read(raw: bytes | None):
-    assert (read_position({"position": raw}) or 0) >= 0
-    assert read_position({}) is None
-
-
-def test_the_chunks_of_an_epoch_tell_the_offset_committed_with_them():
-    driver = Driver((log_events_agent((SPEC,)),), {"log-events": 1, "window-partials": 2}, NOW)
-    for number in (3, 5):
-        driver.feed("log-events", [event(NOW, "/a")] * number)
-    told = [read_position(dict(each.headers)) for each in driver.topics["window-partials"]]
-    assert (told[0], told[-1]) == (3, 8)
-    assert driver.tasks[TaskId("log-events", 0)].committed_position == 8
+def test_one_chunk_of_an_epoch_tells_what_all_of_them_are_made_of():
+    world = World((log_events_agent((SPEC,)),), {"log-events": 3, "window-partials": 2}, NOW)
+    for partition, keys in ((0, ["/a", "/b", None]), (1, ["/b"] * 5), (2, [None])):
+        world.put("log-events", [event(NOW, key) for key in keys], partition)
+    world.put("log-events", [event(NOW - 600_000, "/b")], 0)
+    for partition in range(3):
+        world.pump(TaskId("log-events", partition))
+    world.commit()
+    told, sums = zip(
+        *(READING.chunk(each.value) for each in world.topics["window-partials"]), strict=True
+    )
+    assert len(told) == 2
+    assert [each for each in told if each] == [
+        {0: (4, (0, 0, 2, 1)), 1: (5, (0, 0, 5, 0))},
+    ]
+    assert total(sums, READING.width) == [2, 0, 7, 1]
 
 
 def test_as_many_windows_as_may_be_declared_have_room_in_the_metadata():
@@ -211,9 +215,11 @@ def test_a_chunk_sums_what_its_partials_count(pairs: list[tuple[int, int]], sour
         encode_partial((SPEC.name, f"/{n}", 60_000 * n), WindowStats(count=count, late=late))
         for n, (count, late) in enumerate(pairs)
     ]
-    marks = {"": LaneMark(NOW, NOW, idle=False)}
-    where, sums = READING.chunk(encode_chunk(Chunk(source, marks, partials)))
-    assert where == source
+    marks = {"0/": LaneMark(NOW, NOW, idle=False)}
+    counted = {SPEC.name: {source: (3, 4)}, "another": {source: (5, 6)}}
+    chunk = Chunk(marks, partials, {source: 9}, counted)
+    told, sums = READING.chunk(encode_chunk(chunk))
+    assert told == {source: (9, (0, 0, 3, 4))}
     assert sums[WINDOWS] == sum(count for count, _ in pairs)
     assert sums[WINDOWS + 1] == sum(late for _, late in pairs)
 

@@ -21,9 +21,14 @@ from app.engine.partitioner import partition_for
 _MARKS = st.builds(LaneMark, st.integers(0, 2**53), st.integers(-1, 2**53), st.booleans())
 _CHUNKS = st.builds(
     Chunk,
-    st.integers(0, 1_000),
     st.dictionaries(st.text(max_size=24), _MARKS, max_size=5),
     st.lists(st.binary(max_size=50), max_size=5),
+    st.dictionaries(st.integers(0, 1_000), st.integers(0, 2**53), max_size=3),
+    st.dictionaries(
+        st.text(max_size=9),
+        st.dictionaries(st.integers(0, 9), st.tuples(st.integers(0, 99), st.integers(0, 99))),
+        max_size=3,
+    ),
 )
 _IDENTITIES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
 
@@ -43,7 +48,13 @@ def test_garbage_is_a_chunk_or_a_decoding_error_and_nothing_else(raw: bytes) -> 
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"{}", msgspec.msgpack.encode([1, {}, [], "more"]), msgspec.msgpack.encode([1, {}])],
+    [
+        b"",
+        b"{}",
+        msgspec.msgpack.encode([{}, [], {}, {}, "more"]),
+        msgspec.msgpack.encode([{}]),
+        msgspec.msgpack.encode([1, {}, []]),
+    ],
 )
 def test_a_chunk_of_another_shape_is_refused(value: bytes) -> None:
     with pytest.raises(msgspec.MsgspecError):

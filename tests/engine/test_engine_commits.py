@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from app.engine.chunks import LaneMark
-from app.engine.effects import Effects, View
-from app.engine.epoch import Epoch, Partials, TaskId
+from app.engine.effects import Effects, Partials, View
+from app.engine.epoch import Epoch, Rekeyed, TaskId
 from app.engine.lanes import LIVE, Lane, Lanes
 from app.engine.membership import Membership
 from app.engine.store import Store, StoreError
@@ -277,7 +277,7 @@ def emitting_agent(**changes: Any) -> Any:
         event_ms = max(int(value) for value in batch.values)
         partials: dict[str, int] = {"k": len(batch)}
         return Effects(
-            partials=[(REPARTITION, partials)],
+            partials=[Partials(REPARTITION, partials)],
             lanes=view.lanes.advanced({LIVE: (event_ms, now_ms)}),
             applied=len(batch),
         )
@@ -291,9 +291,9 @@ def emitting_agent(**changes: Any) -> Any:
     )
 
 
-def the_partials(epoch: Epoch) -> Partials:
-    [partials] = epoch.partials
-    return partials
+def the_partials(epoch: Epoch) -> Rekeyed:
+    [rekeyed] = epoch.rekeyed
+    return rekeyed
 
 
 async def test_marks_ride_with_partials_and_are_broadcast_once_a_second(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ async def test_marks_ride_with_partials_and_are_broadcast_once_a_second(tmp_path
         await rig.commit()
         taken = the_partials(rig.writer.epochs[-1])
         assert taken.values == {"k": 1}
-        assert taken.marks[LIVE].watermark_ms == 100 + number
+        assert taken.marks["0/"].watermark_ms == 100 + number
         broadcasts.append(taken.broadcast)
         rig.clock.advance(0.4)
     assert broadcasts == [True, False, False, True]
@@ -327,7 +327,7 @@ async def test_marks_held_back_are_broadcast_without_another_record(tmp_path: Pa
     await rig.commit()
     taken = the_partials(rig.writer.epochs[-1])
     assert (taken.values, taken.broadcast) == ({}, True)
-    assert taken.marks[LIVE].watermark_ms == 101
+    assert taken.marks["0/"].watermark_ms == 101
     assert rig.writer.epochs[-1].tasks[SOURCE].position == 2
     await rig.engine.close()
 
@@ -342,7 +342,7 @@ async def test_a_lane_that_falls_idle_is_broadcast_as_idle(tmp_path: Path) -> No
     await rig.commit()
     taken = the_partials(rig.writer.epochs[-1])
     assert taken.broadcast
-    assert taken.marks == {LIVE: LaneMark(1_000_000, 100, idle=True)}
+    assert taken.marks == {"0/": LaneMark(1_000_000, 100, idle=True)}
     assert rig.writer.committed(SOURCE).lanes.by_id[LIVE].idle
     await rig.engine.close()
 
@@ -355,7 +355,7 @@ async def test_a_start_tells_the_global_stage_of_the_lanes_it_found(tmp_path: Pa
     rig.clock.advance(1.0)
     await rig.commit()
     taken = the_partials(rig.writer.epochs[-1])
-    assert (taken.values, taken.marks[LIVE].watermark_ms) == ({}, 100)
+    assert (taken.values, taken.marks["0/"].watermark_ms) == ({}, 100)
     await rig.engine.close()
 
 
@@ -387,7 +387,7 @@ async def test_that_a_lane_is_gone_is_told_in_the_epoch_that_commits_it(tmp_path
     taken = the_partials(rig.writer.epochs[-1])
     assert "file-1" not in rig.writer.committed(SOURCE).lanes.by_id
     assert taken.broadcast
-    assert taken.marks["file-1"].idle
+    assert taken.marks["0/file-1"].idle
     await rig.engine.close()
 
 

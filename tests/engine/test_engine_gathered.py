@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,10 +14,12 @@ from app.engine import pacing
 from app.engine.batch import RecordBatch
 from app.engine.chunks import decode_chunk
 from app.engine.driver import Driver
-from app.engine.effects import Effects, Repartition, View
-from app.engine.epoch import Epoch, GatherError, OpenEpoch, TaskId
+from app.engine.effects import Effects, Partials, View
+from app.engine.epoch import Epoch, GatherError, OpenEpoch, Rekeyed, TaskId
 from app.engine.spec import AgentSpec
 from tests.engine.rig import REPARTITION, SOURCE, Rig, batch, counting_agent
+
+Parts = dict[str, dict[int, tuple[int, int]]]
 
 
 class Values:
@@ -33,10 +34,10 @@ class Values:
     def add(self, more: Values) -> None:
         self.values.extend(more.values)
 
-    def partials(self) -> Iterator[tuple[Repartition, Mapping[Any, Any]]]:
+    def partials(self) -> Iterator[Partials]:
         if b"bad" in self.values:
             raise ValueError("cannot work it out")
-        yield REPARTITION, Counter(value.decode() for value in self.values)
+        yield Partials(REPARTITION, Counter(value.decode() for value in self.values))
 
 
 def gathering_agent() -> AgentSpec:
@@ -50,8 +51,8 @@ def counted(epochs: list[Epoch]) -> Counter[str]:
     """What all epochs sent."""
     sums: Counter[str] = Counter()
     for epoch in epochs:
-        for partials in epoch.partials:
-            sums.update(partials.values)
+        for rekeyed in epoch.rekeyed:
+            sums.update(rekeyed.values)
     return sums
 
 
@@ -77,15 +78,71 @@ async def test_an_epoch_of_several_batches_sends_one_partial_for_a_key(tmp_path:
     await rig.feed(batch([b"a"], 2))
     await rig.commit()
     [epoch] = rig.writer.epochs
-    [partials] = epoch.partials
-    assert partials.values == {"a": 2, "b": 1}
+    [rekeyed] = epoch.rekeyed
+    assert rekeyed.values == {"a": 2, "b": 1}
     await rig.engine.close()
+
+
+async def test_partials_of_all_partitions_of_a_topic_travel_as_one(tmp_path: Path) -> None:
+    other = TaskId("source", 1)
+    rig = Rig(tmp_path, [gathering_agent()])
+    await rig.start(SOURCE, other)
+    await rig.feed(batch([b"a", b"b"]))
+    await rig.feed(batch([b"a"], partition=1))
+    await rig.commit()
+    [epoch] = rig.writer.epochs
+    [rekeyed] = epoch.rekeyed
+    assert rekeyed.values == {"a": 2, "b": 1}
+    assert epoch.positions("source") == {0: 2, 1: 1}
+    await rig.engine.close()
+
+
+async def test_after_records_that_cannot_be_worked_out_all_partitions_are_isolated(
+    tmp_path: Path,
+) -> None:
+    other = TaskId("source", 1)
+    rig = Rig(tmp_path, [gathering_agent()])
+    await rig.start(SOURCE, other)
+    records = [batch([b"a", b"bad"]), batch([b"a"], partition=1)]
+    for each in records:
+        await rig.feed(each)
+    assert not await rig.engine.commits.commit()
+    assert await rig.flow.released() == {SOURCE: 0, other: 0}
+    for each in records:
+        await rig.feed(each)
+    await rig.commit()
+    assert counted(rig.writer.epochs) == {"a": 2}
+    await rig.engine.close()
+
+
+parts = st.dictionaries(
+    st.sampled_from(["v", "w"]),
+    st.dictionaries(st.integers(0, 2), st.tuples(st.integers(0, 9), st.integers(0, 9))),
+)
+
+
+@given(st.lists(parts, max_size=5))
+def test_what_partials_are_made_of_adds_up_by_source(told: list[Parts]) -> None:
+    rekeyed = Rekeyed("source", REPARTITION)
+    for counted in told:
+        rekeyed.add(Partials(REPARTITION, {}, counted))
+    for place in (0, 1):
+        sums: Counter[tuple[str, int]] = Counter()
+        for counted in told:
+            for name, sources in counted.items():
+                sums.update({(name, source): each[place] for source, each in sources.items()})
+        found = {
+            (name, source): each[place]
+            for name, sources in rekeyed.counted.items()
+            for source, each in sources.items()
+        }
+        assert found == dict(sums)
 
 
 def test_an_epoch_holds_each_record_that_was_gathered() -> None:
     held = OpenEpoch()
     for values in ([b"a", b"a"], [b"a"]):
-        held.gather(SOURCE, Values(values))
+        held.gather("source", Values(values))
     assert held.size() == 3
 
 
@@ -112,14 +169,14 @@ async def test_what_a_late_epoch_gathered_is_folded_into_it(
     monkeypatch.setattr(pacing, "FOLD_MIN", 3)
     rig = Rig(tmp_path, [gathering_agent()])
     await rig.start()
-    rig.engine.tasks[SOURCE].fold_size.records = 3
+    rig.engine._work.fold_sizes["source"].records = 3
     for number, values in enumerate(([b"a", b"b"], [b"a", b"c"], [b"b", b"d"])):
         await rig.feed(batch(values, number * 2))
-    assert rig.engine._filling.gathered(SOURCE) == 2
+    assert rig.engine._filling.gathered("source") == 2
     await rig.commit()
     [epoch] = rig.writer.epochs
-    [partials] = epoch.partials
-    assert partials.values == {"a": 2, "b": 2, "c": 1, "d": 1}
+    [rekeyed] = epoch.rekeyed
+    assert rekeyed.values == {"a": 2, "b": 2, "c": 1, "d": 1}
     assert epoch.tasks[SOURCE].position == 6
     await rig.engine.close()
 
@@ -130,7 +187,7 @@ async def test_a_record_that_cannot_be_folded_costs_that_record_only(
     monkeypatch.setattr(pacing, "FOLD_MIN", 1)
     rig = Rig(tmp_path, [gathering_agent()])
     await rig.start()
-    rig.engine.tasks[SOURCE].fold_size.records = 1
+    rig.engine._work.fold_sizes["source"].records = 1
     records = batch([b"a", b"bad", b"a"])
     await rig.feed(records)
     assert await rig.flow.released() == {SOURCE: 0}
@@ -141,8 +198,8 @@ async def test_a_record_that_cannot_be_folded_costs_that_record_only(
     await rig.engine.close()
 
 
-def test_the_driver_says_of_which_partition_no_partials_can_be_made() -> None:
+def test_the_driver_says_of_which_topic_no_partials_can_be_made() -> None:
     driver = Driver([gathering_agent()], {"source": 2, "partials": 1})
-    with pytest.raises(GatherError, match="source/1") as caught:
+    with pytest.raises(GatherError, match="of source") as caught:
         driver.feed("source", [b"bad"], partition=1)
-    assert caught.value.task == TaskId("source", 1)
+    assert caught.value.topic == "source"

@@ -68,15 +68,15 @@ def test_an_epoch_that_costs_little_still_waits_for_company(cost: float, interva
 folds = st.tuples(st.integers(0, 100_000), st.integers(0, 300_000), st.floats(0, 10))
 
 
-@given(st.lists(folds, max_size=30), times, st.integers(1, 1_000))
+@given(st.lists(folds, max_size=30), times)
 def test_what_is_gathered_is_bounded_and_fits_a_turn(
-    done: list[tuple[int, int, float]], turn: float, tasks: int
+    done: list[tuple[int, int, float]], turn: float
 ) -> None:
     fold = FoldSize()
     for records, partials, seconds in done:
         fold.observe(records, partials, seconds)
-    size = fold.size(turn, tasks)
-    assert FOLD_MIN <= size <= max(FOLD_MIN, GATHERED_MAX // tasks)
+    size = fold.size(turn)
+    assert FOLD_MIN <= size <= GATHERED_MAX
     assert size == FOLD_MIN or size * fold.seconds_per_record <= turn
     assert FOLD_START <= fold.records <= GATHERED_MAX
 
@@ -86,10 +86,10 @@ def test_more_is_gathered_only_where_that_makes_partials_fewer() -> None:
     for _ in range(5):
         few.observe(4_096, 50, 0.001)
         many.observe(4_096, 3_000, 0.001)
-    assert (few.size(1.0, 1), many.size(1.0, 1)) == (FOLD_START, GATHERED_MAX)
+    assert (few.size(1.0), many.size(1.0)) == (FOLD_START, GATHERED_MAX)
     for _ in range(5):
         many.observe(65_536, 50, 0.001)
-    assert many.size(1.0, 1) == FOLD_START
+    assert many.size(1.0) == FOLD_START
 
 
 @given(times)

@@ -8,16 +8,17 @@ from hypothesis import strategies as st
 
 from app.engine import producing
 from app.engine.chunks import Chunk, LaneMark, decode_chunk
-from app.engine.epoch import Partials, TaskId
+from app.engine.epoch import Rekeyed
 from app.engine.producing import pack
 from tests.engine.rig import REPARTITION, partition_of
 
-_MARKS = {"": LaneMark(5, 4, idle=False)}
+_MARKS = {"7/": LaneMark(5, 4, idle=False)}
 
 
 def packed(values: dict[str, int], count: int, *, broadcast: bool) -> list[tuple[int, Chunk]]:
-    partials = Partials(REPARTITION, TaskId("source", 7), values, _MARKS, broadcast)
-    return [(to, decode_chunk(raw)) for to, raw in pack(partials, {"partials": count})]
+    counted = {"w": {7: (len(values), 2)}} if values else {}
+    rekeyed = Rekeyed("source", REPARTITION, values, counted, _MARKS, broadcast)
+    return [(to, decode_chunk(raw)) for to, raw in pack(rekeyed, {7: 9, 8: 3}, count)]
 
 
 @given(
@@ -30,7 +31,7 @@ def test_the_chunks_hold_every_partial_once_where_its_key_lives(
 ) -> None:
     found: list[tuple[str, int]] = []
     for to, chunk in packed(values, count, broadcast=broadcast):
-        assert (chunk.source, chunk.lanes) == (7, _MARKS)
+        assert chunk.lanes == _MARKS
         for raw in chunk.partials:
             key, value = REPARTITION.decode(raw)
             assert partition_of(key, count) == to
@@ -61,6 +62,18 @@ def test_a_chunk_is_split_at_its_bound_and_the_split_loses_nothing(
     assert sorted(decoded) == sorted(values.items())
 
 
+@pytest.mark.parametrize("bytes_max", [40, 1 << 20])
+def test_one_chunk_of_an_epoch_says_what_all_are_made_of(
+    monkeypatch: pytest.MonkeyPatch, bytes_max: int
+) -> None:
+    monkeypatch.setattr(producing, "CHUNK_BYTES_MAX", bytes_max)
+    chunks = [chunk for _, chunk in packed({f"key-{i}": i for i in range(50)}, 3, broadcast=True)]
+    assert (chunks[0].positions, chunks[0].counted) == ({7: 9, 8: 3}, {"w": {7: (50, 2)}})
+    assert not any(chunk.positions or chunk.counted for chunk in chunks[1:])
+    [marks] = [chunk for _, chunk in packed({}, 1, broadcast=True)]
+    assert (marks.positions, marks.counted) == ({}, {})
+
+
 def test_a_partial_larger_than_a_chunk_travels_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(producing, "CHUNK_BYTES_MAX", 10)
     large = "x" * 30
@@ -87,8 +100,8 @@ def test_the_marks_come_with_the_last_chunk_of_a_destination(
 def test_more_marks_than_a_chunk_holds_follow_the_partials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(producing, "CHUNK_MARKS_MAX", 4)
     marks = {f"file-{n}": LaneMark(n, n, idle=True) for n in range(10)}
-    partials = Partials(REPARTITION, TaskId("source", 7), {"a": 1}, marks, True)
-    chunks = [decode_chunk(raw) for _, raw in pack(partials, {"partials": 1})]
+    rekeyed = Rekeyed("source", REPARTITION, {"a": 1}, {}, marks, broadcast=True)
+    chunks = [decode_chunk(raw) for _, raw in pack(rekeyed, {}, 1)]
     assert [(len(chunk.lanes), len(chunk.partials)) for chunk in chunks] == [(4, 1), (4, 0), (2, 0)]
     told = {name: mark for chunk in chunks for name, mark in chunk.lanes.items()}
     assert told == marks

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.engine.cache import RowCache
 from app.engine.counts import Counts, decode_metadata
-from app.engine.effects import Effects, Output
+from app.engine.effects import Effects, Output, Partials
 from app.engine.epoch import OpenEpoch, TaskId
 from app.engine.lanes import LIVE, Lanes
 from app.engine.layers import CommittedRows, Layers
@@ -260,11 +260,11 @@ def test_tables_and_changelog_go_together() -> None:
 
 @given(st.lists(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 9)), max_size=8))
 def test_an_epoch_holds_the_merge_of_all_partials(batches: list[dict[str, int]]) -> None:
-    held, task = OpenEpoch(), TaskId("source", 1)
+    held = OpenEpoch()
     copies = [dict(values) for values in batches]
     for values in batches:
-        held.merge_partials(REPARTITION, task, values)
-    merged = held.partials.get((task, "partials"), {})
+        held.rekey("source", Partials(REPARTITION, values))
+    merged = held.rekeyed["source", "partials"].values if batches else {}
     assert merged == {
         key: sum(values.get(key, 0) for values in batches) for values in batches for key in values
     }

@@ -11,9 +11,8 @@ import pytest
 import rocksdict
 
 from app.engine.batch import RecordBatch
-from app.engine.effects import Effects, Reject, View
+from app.engine.effects import Effects, Partials, Reject, View
 from app.engine.epoch import TaskId
-from app.engine.lanes import LIVE
 from app.engine.progress import Progress
 from app.engine.restore import Restorer
 from app.engine.starts import Start
@@ -179,13 +178,13 @@ async def test_marks_that_were_taken_know_nothing_of_later_batches(tmp_path: Pat
     epoch = rig.engine.take()
     await rig.feed(batch([b"999"], 2))
     assert epoch is not None
-    assert epoch.partials[0].marks[LIVE].watermark_ms == 101
+    assert epoch.rekeyed[0].marks["0/"].watermark_ms == 101
     await rig.engine.close()
 
 
 async def test_partials_nobody_declared_are_not_lost_in_silence(tmp_path: Path) -> None:
     def step(batch: RecordBatch, view: View, now_ms: int) -> Effects:  # noqa: ARG001
-        return Effects(partials=[(REPARTITION, {"k": 1})], applied=len(batch))
+        return Effects(partials=[Partials(REPARTITION, {"k": 1})], applied=len(batch))
 
     rig = Rig(tmp_path, [counting_agent(step=step)])
     await rig.start()

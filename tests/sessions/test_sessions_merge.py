@@ -29,8 +29,8 @@ KEY = ("users", "u", 0)
 
 
 def chunk(partial: Partial, key: tuple[str, str, int] = KEY, source: int = 0) -> bytes:
-    marks = {"": LaneMark(TEN, TEN, idle=False)}
-    return encode_chunk(Chunk(source, marks, [encode_partial(key, partial)]))
+    marks = {f"{source}/": LaneMark(TEN, TEN, idle=False)}
+    return encode_chunk(Chunk(marks, [encode_partial(key, partial)]))
 
 
 FOREIGN = {
@@ -39,7 +39,7 @@ FOREIGN = {
     "another source": chunk(Partial(GAP, (GOOD,)), source=1 << 16),
     "an empty user": chunk(Partial(GAP, (GOOD,)), ("users", "", 0)),
     "a contradiction": chunk(Partial(GAP, (msgspec.structs.replace(GOOD, end=TEN - 1),))),
-    "a lane of no name": encode_chunk(Chunk(0, {"a b": LaneMark(1, 1, idle=False)}, [])),
+    "a lane of no name": encode_chunk(Chunk({"0/a b": LaneMark(1, 1, idle=False)}, [])),
 }
 OTHERWISE = {
     "no longer": (("nobody", "u", 0), Partial(GAP, (GOOD,))),
@@ -69,8 +69,8 @@ def test_what_was_under_way_for_another_declaration_costs_the_others_nothing(
 ) -> None:
     rig = Rig()
     partials = [encode_partial(*partial), encode_partial(KEY, Partial(GAP, (GOOD,)))]
-    marks = {"": LaneMark(TEN, TEN, idle=False)}
-    rig.driver.feed(SESSION_PARTIALS, [encode_chunk(Chunk(0, marks, partials))])
+    marks = {"0/": LaneMark(TEN, TEN, idle=False)}
+    rig.driver.feed(SESSION_PARTIALS, [encode_chunk(Chunk(marks, partials))])
     assert rig.row() == (GOOD,)
     assert rig.driver.topics[DEAD_LETTERS] == []
 
@@ -162,13 +162,13 @@ def test_events_of_two_lanes_in_one_batch_wait_each_for_its_own() -> None:
     headers: list[Headers] = [(), ((LANE_HEADER, b"f"),)] * 2
     values = [event(TEN + n * MINUTE) for n in range(4)]
     batch = RecordBatch("log-events", 0, range(4), [TEN] * 4, [b""] * 4, values, headers)
-    partials = step.partials(EventColumns(read_events(batch, Lanes()).events), 0)
+    partials = step.partials(EventColumns(read_events(batch, Lanes()).events)).values
     [partial] = partials.values()
     [session] = partial.sessions
     assert (session.lanes, session.count) == (("", "f"), 4)
     single = [event(TEN, "a"), event(TEN, "b")] * 2
     batch = RecordBatch("log-events", 0, range(4), [TEN] * 4, [b""] * 4, single, headers)
-    partials = step.partials(EventColumns(read_events(batch, Lanes()).events), 0)
+    partials = step.partials(EventColumns(read_events(batch, Lanes()).events)).values
     lanes = {user: partial.sessions[0].lanes for (_, user, _), partial in partials.items()}
     assert lanes == {"a": ("",), "b": ("f",)}
 

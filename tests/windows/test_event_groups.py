@@ -62,6 +62,15 @@ def test_sums_squares_extremes_and_tallies_are_those_of_plain_loops(events: list
     assert groups.tallies(column % 11 - 5) == [dict(Counter(each)) for each in small]
 
 
+@given(EVENTS, st.sampled_from([3, 63, 64, 2**40]))
+def test_the_codes_of_each_group_are_told_however_many_there_are(
+    events: list[Event], different: int
+) -> None:
+    codes = [value % different for _, _, value, _ in events]
+    expected = [{codes[place] for place in places} for places in by_codes(events).values()]
+    assert wanted_of(events).sets(ints(codes)) == expected
+
+
 @given(EVENTS, st.sets(st.integers(0, 59)))
 def test_only_some_of_the_events_leave_the_groups_that_have_any(
     events: list[Event], kept: set[int]

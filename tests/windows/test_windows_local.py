@@ -121,8 +121,8 @@ def test_every_window_counts_what_plain_counting_counts(arrivals):
     assert effects.applied == len(values)
     found = {
         key: untimed(stats)
-        for _, partials in effects.gathered.partials()
-        for key, stats in partials.items()
+        for partials in effects.gathered.partials()
+        for key, stats in partials.values.items()
     }
     events = [
         LogEvent(event_id="x" * 36, timestamp=TEN + moment, **{"source": "test"} | given_fields)

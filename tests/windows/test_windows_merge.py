@@ -43,7 +43,7 @@ MARK = LaneMark(1, 2, idle=False)
 
 
 def chunk(*partials: bytes, source: int = 0, lane: str = "") -> bytes:
-    return encode_chunk(Chunk(source, {lane: MARK}, list(partials)))
+    return encode_chunk(Chunk({f"{source}/{lane}": MARK}, list(partials)))
 
 
 def test_chunks_of_several_sources_add_up():
@@ -73,6 +73,9 @@ GARBAGE: dict[str, bytes | None] = {
     "contradiction": chunk(encode_partial((NAME, "/a", TEN), WindowStats(errors=1))),
     "source below 0": chunk(ONE, source=-1),
     "source too high": chunk(ONE, source=1 << 20),
+    "source with a leading 0": encode_chunk(Chunk({"01/": MARK}, [ONE])),
+    "no source": encode_chunk(Chunk({"": MARK}, [ONE])),
+    "source in other digits": encode_chunk(Chunk({"\u0661/": MARK}, [ONE])),
     "lane with a slash": chunk(ONE, lane="a/b"),
     "lane too long": chunk(ONE, lane="a" * 25),
 }
@@ -232,4 +235,4 @@ def test_a_row_updated_since_the_last_commit_is_not_removed(updated: bool):
 
 
 def test_a_chunk_round_trips_the_lanes_it_carries():
-    assert decode_chunk(chunk(ONE, lane="file-1")).lanes == {"file-1": MARK}
+    assert decode_chunk(chunk(ONE, lane="file-1")).lanes == {"0/file-1": MARK}

@@ -175,9 +175,10 @@ class World:
         for output in epoch.outputs:
             self._write(output)
         epoch.work_out()
-        for part in epoch.partials:
-            for partition, value in pack(part, self.partitions):
-                self._write(Output(part.repartition.topic, None, value, partition=partition))
+        for rekeyed in epoch.rekeyed:
+            topic, positions = rekeyed.repartition.topic, epoch.positions(rekeyed.source)
+            for partition, value in pack(rekeyed, positions, self.partitions[topic]):
+                self._write(Output(topic, None, value, partition=partition))
 
     def _write(self, output: Output) -> None:
         self.topics[output.topic].append(output)
