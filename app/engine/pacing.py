@@ -21,7 +21,7 @@ KEEPS_UP_S = 0.5
 """Work waiting for less is what comes and goes between two epochs."""
 LATE_SHARE = 6
 """An epoch delays what waits by at most one part in so many of what it is late already."""
-SPAN_MIN_S = 0.04
+SPAN_MIN_S = 0.025
 """A commit costs the worker and the broker some ten milliseconds each, however little is in it."""
 CPU_SHARE = 5
 LATE_SPANS = 20
@@ -36,7 +36,7 @@ TURN_SHARE = 40
 TURN_BYTES_MIN = 32 << 10
 """Some fifty events: work that costs the same for each batch is not done record by record."""
 FETCH_SPAN_S = 0.5
-FETCH_WAIT_MS_MAX = 20
+FETCH_WAIT_MS_MAX = 5
 FETCH_RECORDS = 1_000
 """A fetch waits a millisecond for so many records a second."""
 
