@@ -17,7 +17,7 @@ from app.engine.commits import Commits, Failure, as_failure
 from app.engine.delivery import Delivery
 from app.engine.epoch import GatherError, TaskId
 from app.engine.filling import Filling
-from app.engine.pacing import FoldSize, turn_s
+from app.engine.pacing import KEEPS_UP_S, FoldSize, turn_s
 from app.engine.steps import Attempt, StepFailedError, run_step, sliced, trimmed
 from app.engine.task import Task, TaskState
 from app.engine.turns import Turns
@@ -107,8 +107,11 @@ class Work:
         self.fold_sizes[topic].observe(records, made, self._clock.monotonic() - began)
 
     def _fold_due(self, topic: str) -> bool:
+        """Work that is not late has short epochs, whose thread makes the partials."""
         gathered = self._filling.gathered(topic)
-        return gathered > 0 and gathered >= self.fold_sizes[topic].size(self._turn_s())
+        if not gathered or self._owner.behind_s <= KEEPS_UP_S:
+            return False
+        return gathered >= self.fold_sizes[topic].size(self._turn_s())
 
     def _running(self, delivery: Delivery) -> Task | None:
         task = self._tasks.get(TaskId(delivery.batch.topic, delivery.batch.partition))

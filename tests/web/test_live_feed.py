@@ -23,7 +23,7 @@ from tests.web.fakes import (
     stats_of,
 )
 from web.live import hub as live_hub
-from web.live.feed import Push
+from web.live.messages import Push
 from web.origin import same_origin
 from web.peers import Peers
 
@@ -288,3 +288,30 @@ async def test_more_changes_than_are_kept_lose_nothing(monkeypatch: pytest.Monke
         pushed = await ticked(worker, clock)
         assert pushed.data is not None
         assert pushed.data.rate == 100
+
+
+async def test_what_is_committed_while_a_second_is_taken_in_counts_once(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("web.live.feed.ROWS_SLICE", 1)
+    cluster, clock = Cluster(dict.fromkeys(range(PARTITIONS), "w1")), Clock()
+    rates, counts, turns = [], {"/a": 0, "/b": 0}, 0
+
+    def commit() -> None:
+        """Both keys grow in every turn of the loop, before and while rows are taken in."""
+        nonlocal turns
+        for key in ("/a", "/b"):
+            counts[key] += 1
+            cluster.put(key, NOW, stats_of([1] * counts[key]))
+        turns += 1
+        if turns < 200:
+            asyncio.get_running_loop().call_soon(commit)
+
+    async with running_worker(cluster, clock=clock) as worker:
+        await ticked(worker, clock)
+        commit()
+        while turns < 200:
+            rates.append((await ticked(worker, clock)).data.rate)
+        rates.append((await ticked(worker, clock)).data.rate)
+        (first, second) = (await ticked(worker, clock)).data.endpoints
+    assert sum(rates) == sum(counts.values()) == first.count + second.count

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -20,11 +20,12 @@ from app.engine.query import NotOwnedError, NotReadyError, Queries
 from tables.windows.keys import parse_row_key
 from tables.windows.spec import WindowSpec
 from web.live.hub import Hub
-from web.live.sample import Figures, Sample, combine
+from web.live.messages import Point, Push, Report
+from web.live.sample import Sample, combine
 from web.live.window import LIVE_MS, LiveWindow
 from web.peers import PeerError, Peers
 from web.problem import json_response
-from web.queries.rows import in_slices, keys_after, newest_rows
+from web.queries.rows import ROWS_SLICE, in_slices, keys_after, newest_rows
 from web.queries.scatter import PARTIALS_TOPIC, local_partitions, remote_urls
 from web.queries.times import TimeRange
 
@@ -44,48 +45,6 @@ ALERT_MAX: Final = 1_000
 def no_alert() -> str:
     """Nothing is wrong that would have to be told beside the numbers."""
     return ""
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What a worker tells its peers: its last sample, and how old that is on its own clock.
-
-    ``alert``: what else they must show, "" for nothing.
-    """
-
-    worker: str
-    ready: bool
-    age_ms: int
-    staleness_ms: int
-    sample: Sample | None
-    alert: str = ""
-
-
-class Point(msgspec.Struct, frozen=True):
-    """One second of the history."""
-
-    ts: int
-    rate: float
-    error_rate: float
-    p95_ms: float | None
-
-
-class Push(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The message of ``/ws/metrics``; the first one on a connection carries the history.
-
-    ``staleness_ms`` is the age of the oldest part of it; ``partial``: a worker is missing;
-    ``alert``: the sentence of a worker that knows of something wrong, left out for none.
-    """
-
-    seq: int
-    ts: int
-    state: Literal["live", "loading"]
-    worker: str
-    workers: int
-    staleness_ms: int
-    partial: bool
-    data: Figures | None = None
-    history: list[Point] | None = None
-    alert: str = ""
 
 
 class LiveFeed:
@@ -151,7 +110,8 @@ class LiveFeed:
         rows.update(changes)
         self._pending_count += len(rows) - before
         if self._pending_count > PENDING_MAX:
-            self._absorb(self._clock())
+            for _ in self._absorb():
+                pass
 
     async def report(self, _request: web.Request) -> web.Response:
         """``GET /internal/live``: this worker's last second, for its peers."""
@@ -179,6 +139,7 @@ class LiveFeed:
             await self._seed()
             urls = remote_urls(self._queries.owners(PARTIALS_TOPIC))
             reports = await asyncio.gather(*(self._ask(peers, url) for url in urls))
+            await self._take_in()
             self._last = self._combined(seq, [each for each in reports if each], len(urls))
         self.hub.push(msgspec.json.encode(self._last).decode())
         return self._last
@@ -198,7 +159,6 @@ class LiveFeed:
 
     def _combined(self, seq: int, reports: list[Report], asked: int) -> Push:
         now_ms = self._clock()
-        self._absorb(now_ms)
         own = self._sample = self._window.sample(now_ms)
         # In a rebalance this worker may be named as an owner before it has the partition.
         answered = [
@@ -259,17 +219,30 @@ class LiveFeed:
                 oldest = max(oldest, self._queries.staleness_ms(PARTIALS_TOPIC, partition))
         return oldest
 
-    def _absorb(self, now_ms: int) -> None:
-        """Take the committed rows in. Those of a partition not yet seeded are its base line."""
-        pending, self._pending, self._pending_count = self._pending, {}, 0
-        for partition, rows in pending.items():
-            seeded = partition in self._seeded
-            for raw, stats in rows.items():
+    async def _take_in(self) -> None:
+        """Take in what was committed in the last second, giving the event loop turns."""
+        for rows in (self._absorb(), self._window.prepare()):
+            async for _ in in_slices(rows, ROWS_SLICE):
+                pass
+
+    def _absorb(self) -> Iterator[None]:
+        """Take in the committed rows there are now, one at a time.
+
+        Those of a partition not yet seeded are its base line. Between two of them more may be
+        committed, also of a row that waits: it is taken in as it is then.
+        """
+        now_ms, left = self._clock(), self._pending_count
+        for partition, rows in list(self._pending.items()):
+            while rows and left:
+                left -= 1
+                self._pending_count -= 1
+                raw, stats = rows.popitem()
                 key, start_ms = parse_row_key(raw)
-                if stats is not None and not seeded:
+                if stats is not None and partition not in self._seeded:
                     self._window.seed(partition, key, start_ms, stats, now_ms)
                 else:
                     self._window.apply(partition, key, start_ms, stats, now_ms)
+                yield
 
     async def _seed(self) -> None:
         """Learn what partitions held before they were followed; forget those that left."""
@@ -282,7 +255,8 @@ class LiveFeed:
                 await self._seed_partition(partition)
             except (NotReadyError, NotOwnedError):
                 continue
-            self._absorb(self._clock())
+            for _ in self._absorb():
+                pass
             self._seeded.add(partition)
 
     async def _seed_partition(self, partition: int) -> None:

@@ -13,7 +13,7 @@ from heapq import nlargest
 from typing import Final
 
 from tables.histogram import Histogram, merged
-from tables.windows.stats import EMPTY, WindowStats
+from tables.windows.stats import WindowStats
 from web.live.sample import ENDPOINTS_MAX, EndpointFigures, Sample, p95_ms
 
 LIVE_MS: Final = 10 * 60_000
@@ -34,9 +34,29 @@ Endpoint = tuple[int, str]
 class _Row:
     """``seen`` is the state of the last sample; ``sketched``: both keep their histogram."""
 
-    stats: WindowStats
-    seen: WindowStats
+    """What a row counts, and what of it was in the last sample. ``hist``: if it is ``sketched``."""
+
     sketched: bool
+    count: int = 0
+    errors: int = 0
+    hist: Histogram = field(default_factory=dict)
+    seen_count: int = 0
+    seen_errors: int = 0
+    seen_hist: Histogram = field(default_factory=dict)
+
+    def hold(self, stats: WindowStats) -> None:
+        """Its new state."""
+        self.count, self.errors = stats.count, stats.errors
+        if self.sketched:
+            self.hist = stats.hist
+
+    def see(self) -> None:
+        """All of it is in the sample."""
+        self.seen_count, self.seen_errors, self.seen_hist = self.count, self.errors, self.hist
+
+    def forget_hist(self) -> None:
+        """Keep the numbers alone."""
+        self.sketched, self.hist, self.seen_hist = False, {}, {}
 
 
 @dataclass(slots=True)
@@ -45,11 +65,6 @@ class _Delta:
     errors: int = 0
     hist: Histogram = field(default_factory=dict)
     keys: Counter[Endpoint] = field(default_factory=Counter)
-
-
-def _light(stats: WindowStats) -> WindowStats:
-    """The counters alone."""
-    return WindowStats(count=stats.count, errors=stats.errors)
 
 
 def _add_grown(total: Histogram, new: Histogram, old: Histogram) -> None:
@@ -71,8 +86,10 @@ class LiveWindow:
         self._rows: dict[Endpoint, dict[int, _Row]] = {}
         self._row_count = 0
         self._sketched_count = 0
-        self._touched: set[tuple[Endpoint, int]] = set()
-        self._recent: deque[tuple[int, Counter[Endpoint]]] = deque(maxlen=RATE_SAMPLES)
+        self._touched: dict[tuple[Endpoint, int], _Row] = {}
+        self._delta = _Delta()
+        self._recent: deque[tuple[int, Counter[Endpoint]]] = deque()
+        self._rates: Counter[Endpoint] = Counter()
         self._truncated = False
 
     def live(self, start_ms: int, now_ms: int) -> bool:
@@ -84,8 +101,9 @@ class LiveWindow:
     ) -> None:
         """A row as it was before following began: counted in sums, not as traffic."""
         row = self._row((partition, key), start_ms, now_ms)
-        if row is not None and row.stats.count <= stats.count:
-            row.stats = row.seen = stats if row.sketched else _light(stats)
+        if row is not None and row.count <= stats.count:
+            row.hold(stats)
+            row.see()
 
     def apply(
         self, partition: int, key: str, start_ms: int, stats: WindowStats | None, now_ms: int
@@ -97,8 +115,8 @@ class LiveWindow:
             return
         row = self._row(endpoint, start_ms, now_ms)
         if row is not None:
-            row.stats = stats if row.sketched else _light(stats)
-            self._touched.add((endpoint, start_ms))
+            row.hold(stats)
+            self._touched[endpoint, start_ms] = row
 
     def forget(self, partition: int) -> None:
         """The partition left this worker."""
@@ -106,13 +124,30 @@ class LiveWindow:
             for start_ms in list(self._rows[endpoint]):
                 self._drop(endpoint, start_ms)
 
+    def prepare(self) -> Iterator[None]:
+        """Do the larger part of what the next sample takes, a row at a time."""
+        delta = self._delta
+        while self._touched:
+            (endpoint, _), row = self._touched.popitem()
+            count = row.count - row.seen_count
+            if count > 0:
+                delta.count += count
+                delta.errors += max(0, row.errors - row.seen_errors)
+                delta.keys[endpoint] += count
+                if row.sketched:
+                    _add_grown(delta.hist, row.hist, row.seen_hist)
+            row.see()
+            yield
+
     def sample(self, now_ms: int) -> Sample:
         """What was committed since the last sample; afterwards that is the base line."""
         self._expire(now_ms)
-        delta = self._take_delta()
+        for _ in self.prepare():
+            pass
+        delta, self._delta = self._delta, _Delta()
         elapsed_ms = max(1, now_ms - self._sampled_ms)
         self._sampled_ms = now_ms
-        self._recent.append((elapsed_ms, delta.keys))
+        self._note(elapsed_ms, delta.keys)
         truncated, self._truncated = self._truncated, False
         return Sample(
             ts=now_ms,
@@ -133,7 +168,7 @@ class LiveWindow:
                 self._truncated = True
                 return None
             sketched = self._sketched_count < SKETCHED_ROWS_MAX and self._growing(start_ms, now_ms)
-            row = _Row(EMPTY, EMPTY, sketched)
+            row = _Row(sketched)
             self._rows.setdefault(endpoint, {})[start_ms] = row
             self._row_count += 1
             self._sketched_count += sketched
@@ -146,28 +181,24 @@ class LiveWindow:
     def _drop(self, endpoint: Endpoint, start_ms: int) -> None:
         starts = self._rows.get(endpoint)
         row = starts.pop(start_ms, None) if starts is not None else None
+        self._touched.pop((endpoint, start_ms), None)
         if row is not None:
             self._row_count -= 1
             self._sketched_count -= row.sketched
         if starts is not None and not starts:
             del self._rows[endpoint]
 
-    def _take_delta(self) -> _Delta:
-        delta = _Delta()
-        for endpoint, start_ms in self._touched:
-            row = self._rows.get(endpoint, {}).get(start_ms)
-            if row is None:
-                continue
-            count = row.stats.count - row.seen.count
-            if count > 0:
-                delta.count += count
-                delta.errors += max(0, row.stats.errors - row.seen.errors)
-                delta.keys[endpoint] += count
-                if row.sketched:
-                    _add_grown(delta.hist, row.stats.hist, row.seen.hist)
-            row.seen = row.stats
-        self._touched.clear()
-        return delta
+    def _note(self, elapsed_ms: int, keys: Counter[Endpoint]) -> None:
+        """Keep the rates of the last samples, as a sum that each enters and leaves."""
+        self._recent.append((elapsed_ms, keys))
+        self._rates.update(keys)
+        if len(self._recent) > RATE_SAMPLES:
+            for endpoint, count in self._recent.popleft()[1].items():
+                left = self._rates[endpoint] - count
+                if left:
+                    self._rates[endpoint] = left
+                else:
+                    del self._rates[endpoint]
 
     def _expire(self, now_ms: int) -> None:
         """Drop rows that are no longer live, and histograms of windows well past their end."""
@@ -179,13 +210,11 @@ class LiveWindow:
                 if not self.live(start_ms, now_ms):
                     self._drop(endpoint, start_ms)
                 elif row.sketched and not self._growing(start_ms, now_ms):
-                    row.stats, row.seen, row.sketched = _light(row.stats), _light(row.seen), False
+                    row.forget_hist()
                     self._sketched_count -= 1
 
     def _busiest(self, now_ms: int) -> Iterator[EndpointFigures]:
-        rates: Counter[Endpoint] = Counter()
-        for _, keys in self._recent:
-            rates.update(keys)
+        rates = self._rates
         seconds = sum(elapsed for elapsed, _ in self._recent) / 1000
         ranked = nlargest(ENDPOINTS_MAX, rates, key=lambda e: (rates[e], e))
         chosen = [endpoint for endpoint in ranked if endpoint in self._rows]
@@ -195,7 +224,7 @@ class LiveWindow:
             chosen += [endpoint for endpoint in busiest if quiet[endpoint]]
         for endpoint in chosen:
             count, errors = self._summed(endpoint, now_ms)
-            hists = (row.stats.hist for row in self._rows[endpoint].values())
+            hists = (row.hist for row in self._rows[endpoint].values())
             yield EndpointFigures(
                 endpoint=endpoint[1],
                 rate=round(rates[endpoint] / seconds, 3),
@@ -208,8 +237,8 @@ class LiveWindow:
     def _summed(self, endpoint: Endpoint, now_ms: int) -> tuple[int, int]:
         """Count and errors of the windows that start within the last five minutes."""
         rows = [
-            row.stats
+            row
             for start_ms, row in self._rows[endpoint].items()
             if now_ms - SUMMED_MS < start_ms <= now_ms
         ]
-        return sum(stats.count for stats in rows), sum(stats.errors for stats in rows)
+        return sum(row.count for row in rows), sum(row.errors for row in rows)

@@ -189,11 +189,11 @@ def _push_next(
         heappush(heads, (raw[8:-8], -period_ms))
 
 
-async def in_slices(items: Iterator[T]) -> AsyncIterator[T]:
-    """The same items, giving the event loop a turn every :data:`SLICE` of them."""
+async def in_slices(items: Iterator[T], size: int = SLICE) -> AsyncIterator[T]:
+    """The same items, giving the event loop a turn every ``size`` of them."""
     for number, item in enumerate(items, start=1):
         yield item
-        if number % SLICE == 0:
+        if number % size == 0:
             await asyncio.sleep(0)
 
 
