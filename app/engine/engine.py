@@ -114,6 +114,7 @@ class Engine:
         """The epoch is committed and stored: its rows are what queries see."""
         self._failures = 0
         self.watch.epoch_ended()
+        self._work.made(epoch)
         for task_id, commit in epoch.tasks.items():
             task = self.tasks[task_id]
             task.committed_position = commit.position

@@ -40,11 +40,9 @@ FETCH_WAIT_MS_MAX = 5
 FETCH_RECORDS = 1_000
 """A fetch waits a millisecond for so many records a second."""
 
-GATHERED_MAX = 65_536
-"""Records of a topic that an epoch gathers before it makes partials of them: 20 MB."""
 FOLD_MIN = 500
-FOLD_START = 4_096
-"""As many still lie in the processor's cache when partials are made of them."""
+FOLD_MAX = 4_096
+"""As many records still lie in the processor's cache when partials are made of them."""
 FOLD_SHARE = 8
 """With so many records for each partial, more of them would not make partials fewer."""
 
@@ -96,28 +94,27 @@ class TurnSize:
 
 @dataclass(slots=True)
 class FoldSize:
-    """Records of a topic that are gathered before partials are made of them in one turn.
+    """When an epoch makes partials of what it gathered of a topic before it ends, in one turn.
 
-    Few while there are few keys, more where that makes partials fewer. What a record costs is
-    learnt from the turns so far.
+    Where there are few keys, as soon as they fill a turn: as many come of a part of the records
+    as of all. Where there are many, never: parts of an epoch would make partials of the same keys,
+    which would have to be merged. What a record costs is learnt from the turns so far.
     """
 
-    records: int = FOLD_START
+    partials: int = 0
+    """What was made last, of a whole epoch or of a part."""
     seconds_per_record: float = _SECONDS_PER_RECORD
 
-    def size(self, seconds: float) -> int:
-        """Records that take about so long."""
-        return max(FOLD_MIN, min(self.records, int(seconds / self.seconds_per_record)))
+    def due(self, gathered: int, seconds: float) -> bool:
+        """Whether to do it now, in a turn of so long."""
+        size = min(FOLD_MAX, int(seconds / self.seconds_per_record))
+        return gathered >= max(FOLD_MIN, size) and self.partials * FOLD_SHARE <= FOLD_MAX
 
     def observe(self, records: int, partials: int, seconds: float) -> None:
         """Take note of ``records`` that became ``partials`` in ``seconds``."""
-        if records == 0:
-            return
-        self.seconds_per_record += _WEIGHT * (seconds / records - self.seconds_per_record)
-        if partials * FOLD_SHARE > records:
-            self.records = min(GATHERED_MAX, self.records * 2)
-        else:
-            self.records = max(FOLD_START, self.records // 2)
+        self.partials = partials
+        if records:
+            self.seconds_per_record += _WEIGHT * (seconds / records - self.seconds_per_record)
 
 
 def behind_s(elapsed_s: float, taken: Mapping[str, int], waiting: Mapping[str, int]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import inf
@@ -15,7 +15,7 @@ from app.engine.batch import RecordBatch
 from app.engine.clock import Clock
 from app.engine.commits import Commits, Failure, as_failure
 from app.engine.delivery import Delivery
-from app.engine.epoch import GatherError, TaskId
+from app.engine.epoch import Epoch, GatherError, TaskId
 from app.engine.filling import Filling
 from app.engine.pacing import KEEPS_UP_S, FoldSize, turn_s
 from app.engine.steps import Attempt, StepFailedError, run_step, sliced, trimmed
@@ -91,7 +91,7 @@ class Work:
         return turn_s(self._owner.behind_s, self._clock.monotonic() - self._asked_at_s)
 
     async def _fold(self, delivery: Delivery) -> None:
-        """Make partials of what its topic has gathered, if that is much."""
+        """Make partials of what its topic has gathered, if that pays."""
         topic = delivery.batch.topic
         if not self._fold_due(topic) or delivery.token != self._owner.token:
             return
@@ -106,12 +106,19 @@ class Work:
             return
         self.fold_sizes[topic].observe(records, made, self._clock.monotonic() - began)
 
+    def made(self, epoch: Epoch) -> None:
+        """An epoch is committed: take note of how many partials there were of a topic."""
+        made: Counter[str] = Counter()
+        for rekeyed in epoch.rekeyed:
+            made[rekeyed.source] += len(rekeyed.values)
+        for topic, partials in made.items():
+            self.fold_sizes[topic].partials = partials
+
     def _fold_due(self, topic: str) -> bool:
         """Work that is not late has short epochs, whose thread makes the partials."""
         gathered = self._filling.gathered(topic)
-        if not gathered or self._owner.behind_s <= KEEPS_UP_S:
-            return False
-        return gathered >= self.fold_sizes[topic].size(self._turn_s())
+        late = gathered > 0 and self._owner.behind_s > KEEPS_UP_S
+        return late and self.fold_sizes[topic].due(gathered, self._turn_s())
 
     def _running(self, delivery: Delivery) -> Task | None:
         task = self._tasks.get(TaskId(delivery.batch.topic, delivery.batch.partition))

@@ -167,10 +167,11 @@ async def test_what_a_late_epoch_gathered_is_folded_into_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pacing, "FOLD_MIN", 3)
+    monkeypatch.setattr(pacing, "FOLD_MAX", 3)
+    monkeypatch.setattr(pacing, "FOLD_SHARE", 0)
     rig = Rig(tmp_path, [gathering_agent()])
     await rig.start()
     rig.engine._lateness.seconds = 60.0
-    rig.engine._work.fold_sizes["source"].records = 3
     for number, values in enumerate(([b"a", b"b"], [b"a", b"c"], [b"b", b"d"])):
         await rig.feed(batch(values, number * 2))
     assert rig.engine._filling.gathered("source") == 2
@@ -182,13 +183,29 @@ async def test_what_a_late_epoch_gathered_is_folded_into_it(
     await rig.engine.close()
 
 
+async def test_of_many_keys_nothing_is_folded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "FOLD_MIN", 2)
+    monkeypatch.setattr(pacing, "FOLD_MAX", 2)
+    rig = Rig(tmp_path, [gathering_agent()])
+    await rig.start()
+    await rig.feed(batch([b"a", b"b"]))
+    await rig.commit()
+    rig.engine._lateness.seconds = 60.0
+    await rig.feed(batch([b"a", b"b"], 2))
+    assert rig.engine._filling.gathered("source") == 2
+    await rig.engine.close()
+
+
 async def test_what_keeps_up_is_left_to_the_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pacing, "FOLD_MIN", 3)
+    monkeypatch.setattr(pacing, "FOLD_MAX", 3)
+    monkeypatch.setattr(pacing, "FOLD_SHARE", 0)
     rig = Rig(tmp_path, [gathering_agent()])
     await rig.start()
-    rig.engine._work.fold_sizes["source"].records = 3
     await rig.feed(batch([b"a", b"b", b"c", b"d"]))
     assert rig.engine._filling.gathered("source") == 4
     await rig.engine.close()
@@ -198,10 +215,10 @@ async def test_a_record_that_cannot_be_folded_costs_that_record_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pacing, "FOLD_MIN", 1)
+    monkeypatch.setattr(pacing, "FOLD_MAX", 1)
     rig = Rig(tmp_path, [gathering_agent()])
     await rig.start()
     rig.engine._lateness.seconds = 60.0
-    rig.engine._work.fold_sizes["source"].records = 1
     records = batch([b"a", b"bad", b"a"])
     await rig.feed(records)
     assert await rig.flow.released() == {SOURCE: 0}

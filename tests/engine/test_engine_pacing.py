@@ -18,9 +18,8 @@ from app.engine.epoch import TaskId
 from app.engine.pacing import (
     ASKED_SPAN_S,
     CPU_SHARE,
+    FOLD_MAX,
     FOLD_MIN,
-    FOLD_START,
-    GATHERED_MAX,
     KEEPS_UP_S,
     LATE_SHARE,
     LATE_SPANS,
@@ -69,27 +68,26 @@ folds = st.tuples(st.integers(0, 100_000), st.integers(0, 300_000), st.floats(0,
 
 
 @given(st.lists(folds, max_size=30), times)
-def test_what_is_gathered_is_bounded_and_fits_a_turn(
+def test_a_part_of_an_epoch_is_worked_out_once_it_fills_a_turn(
     done: list[tuple[int, int, float]], turn: float
 ) -> None:
     fold = FoldSize()
     for records, partials, seconds in done:
         fold.observe(records, partials, seconds)
-    size = fold.size(turn)
-    assert FOLD_MIN <= size <= GATHERED_MAX
+    fold.partials = 50
+    assert fold.due(FOLD_MAX, turn)
+    assert not fold.due(FOLD_MIN - 1, turn)
+    size = next(n for n in range(FOLD_MIN, FOLD_MAX + 1) if fold.due(n, turn))
     assert size == FOLD_MIN or size * fold.seconds_per_record <= turn
-    assert FOLD_START <= fold.records <= GATHERED_MAX
 
 
-def test_more_is_gathered_only_where_that_makes_partials_fewer() -> None:
+def test_of_many_keys_no_part_of_an_epoch_is_worked_out_before_its_end() -> None:
     few, many = FoldSize(), FoldSize()
-    for _ in range(5):
-        few.observe(4_096, 50, 0.001)
-        many.observe(4_096, 3_000, 0.001)
-    assert (few.size(1.0), many.size(1.0)) == (FOLD_START, GATHERED_MAX)
-    for _ in range(5):
-        many.observe(65_536, 50, 0.001)
-    assert many.size(1.0) == FOLD_START
+    few.observe(4_096, 50, 0.001)
+    many.observe(4_096, 3_000, 0.001)
+    assert (few.due(100_000, 1.0), many.due(100_000, 1.0)) == (True, False)
+    many.partials = 50
+    assert many.due(FOLD_MAX, 1.0)
 
 
 @given(times)
