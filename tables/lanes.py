@@ -41,6 +41,14 @@ def lanes_table() -> TableSpec:
     return TableSpec(LANES_TABLE, "lane-mark-1", LaneMarks())
 
 
+def add_marks(rows: dict[bytes, LaneMark], marks: Mapping[str, LaneMark]) -> None:
+    """Take marks by lane key in among rows of the table, each the latest of its lane."""
+    for lane, mark in marks.items():
+        key = lane.encode()
+        held = rows.get(key)
+        rows[key] = mark if held is None else held.merged(mark)
+
+
 def lane_of(key: str) -> str:
     """Lane id of a lane key."""
     return key.partition("/")[2]

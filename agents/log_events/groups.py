@@ -78,10 +78,8 @@ class Groups:
         if not len(self):
             return []
         if int(codes.max()) >= _BITS:
-            found = codes[self.places].tolist()
-            ends = (self.starts + self.counts).tolist()
-            spans = zip(self.starts.tolist(), ends, strict=True)
-            return [frozenset(found[start:end]) for start, end in spans]
+            code_of = codes.tolist().__getitem__
+            return [frozenset(map(code_of, places)) for places in self.lists()]
         masks = self._reduced(np.bitwise_or, np.left_shift(1, codes)[self.places])
         made = {
             mask: frozenset(bit for bit in range(_BITS) if mask >> bit & 1) for mask in {*masks}

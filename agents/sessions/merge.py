@@ -12,7 +12,7 @@ from app.engine.batch import RecordBatch
 from app.engine.chunks import Chunk, LaneMark, read_chunk
 from app.engine.effects import Effects, Output, Reject, TableSpec, View
 from tables.agenda import Agenda
-from tables.lanes import LANES_TABLE, lanes_table
+from tables.lanes import LANES_TABLE, add_marks, lanes_table
 from tables.progress import PROGRESS_TABLE, progress_table
 from tables.sessions.closing import Change, ClosedSession, encode_closed
 from tables.sessions.spec import SessionSpec
@@ -80,10 +80,7 @@ class MergeSessions:
             except (ValueError, msgspec.MsgspecError, RecursionError) as error:
                 rejects.append(Reject(index, str(error)[:REASON_MAX]))
                 continue
-            for lane, mark in chunk.lanes.items():
-                key = lane.encode()
-                held = marks.get(key)
-                marks[key] = mark if held is None else held.merged(mark)
+            add_marks(marks, chunk.lanes)
             for (name, user, _), partial in partials:
                 users = fresh[name]
                 sofar = users.get(user)

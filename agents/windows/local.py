@@ -100,7 +100,8 @@ class _Placed:
         self._starts, self._ranks = columns.panes(spec.advance_ms)
         closed = columns.events.stream_time_ms >= self._starts + (spec.advance_ms + spec.grace_ms)
         known = self._codes >= 0
-        self.missed: list[int] = np.flatnonzero(known & closed).tolist()
+        self._missed = np.flatnonzero(known & closed)
+        self.missed: list[int] = self._missed.tolist()
         self._places = np.flatnonzero(known & ~closed)
 
     def counted(self, events: EventColumns) -> dict[int, tuple[int, int]]:
@@ -108,7 +109,7 @@ class _Placed:
         partitions, sources = events.sources
         in_time, late = (
             np.bincount(sources[places], minlength=len(partitions)).tolist()
-            for places in (self._places, np.array(self.missed, np.int64))
+            for places in (self._places, self._missed)
         )
         found = zip(partitions, zip(in_time, late, strict=True), strict=True)
         return {source: counts for source, counts in found if any(counts)}

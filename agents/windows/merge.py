@@ -14,7 +14,7 @@ from app.engine.batch import RecordBatch
 from app.engine.chunks import Chunk, LaneMark, read_chunk
 from app.engine.effects import Effects, Reject, TableSpec, View
 from app.engine.lanes import LIVE
-from tables.lanes import EVERY, FOREVER, LANES_TABLE, lane_of, lanes_table
+from tables.lanes import EVERY, FOREVER, LANES_TABLE, add_marks, lane_of, lanes_table
 from tables.progress import progress_table
 from tables.timers import timers_table
 from tables.windows.finals import finals_table
@@ -70,10 +70,7 @@ class MergeWindows:
             except (ValueError, msgspec.MsgspecError, RecursionError) as error:
                 effects.rejects.append(Reject(index, str(error)[:REASON_MAX]))
                 continue
-            for lane, mark in chunk.lanes.items():
-                key = lane.encode()
-                held = marks.get(key)
-                marks[key] = mark if held is None else held.merged(mark)
+            add_marks(marks, chunk.lanes)
             for (name, of, start), stats in partials:
                 table, row = rows[name], row_key(of, start)
                 sofar = table.get(row)

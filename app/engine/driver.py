@@ -27,7 +27,7 @@ from app.engine.filling import Filling
 from app.engine.lanes import Lanes
 from app.engine.metrics import EngineMetrics
 from app.engine.partitioner import partition_for
-from app.engine.producing import pack
+from app.engine.producing import chunks
 from app.engine.reading import Reading
 from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.steps import Attempt, StepFailedError, run_step
@@ -240,7 +240,5 @@ class _Bounds:
 
 def _produced(epoch: Epoch, partitions: Mapping[str, int]) -> Iterator[Output]:
     yield from epoch.outputs
-    for rekeyed in epoch.rekeyed:
-        topic, positions = rekeyed.repartition.topic, epoch.positions(rekeyed.source)
-        for partition, value in pack(rekeyed, positions, partitions[topic]):
-            yield Output(topic, None, value, (), partition)
+    for topic, partition, value in chunks(epoch, partitions):
+        yield Output(topic, None, value, (), partition)

@@ -86,10 +86,8 @@ class EpochProducer:
             self._produce(
                 physical(output.topic), output.key, output.value, output.partition, output.headers
             )
-        for rekeyed in epoch.rekeyed:
-            topic, positions = rekeyed.repartition.topic, epoch.positions(rekeyed.source)
-            for partition, value in pack(rekeyed, positions, self._config.partitions[topic]):
-                self._produce(physical(topic), None, value, partition, ())
+        for topic, partition, value in chunks(epoch, self._config.partitions):
+            self._produce(physical(topic), None, value, partition, ())
         rows: dict[TaskId, Rows] = {}
         delivered: dict[TaskId, int] = {}
         for task, commit in epoch.tasks.items():
@@ -144,6 +142,17 @@ class EpochProducer:
                 self.producer.poll(0.05)
             else:
                 return
+
+
+def chunks(epoch: Epoch, partitions: Mapping[str, int]) -> Iterator[tuple[str, int, bytes]]:
+    """All chunks of an epoch, as ``(topic, destination partition, value)``.
+
+    ``partitions``: number of partitions by topic.
+    """
+    for rekeyed in epoch.rekeyed:
+        topic, positions = rekeyed.repartition.topic, epoch.positions(rekeyed.source)
+        for partition, value in pack(rekeyed, positions, partitions[topic]):
+            yield topic, partition, value
 
 
 def pack(rekeyed: Rekeyed, positions: Mapping[int, int], count: int) -> Iterator[tuple[int, bytes]]:

@@ -58,7 +58,7 @@ class Work:
         self._clock = clock
         self._record_bytes_max = record_bytes_max
         self._turns = Turns()
-        self.fold_sizes: defaultdict[str, FoldSize] = defaultdict(FoldSize)
+        self._fold_sizes: defaultdict[str, FoldSize] = defaultdict(FoldSize)
         self._asked_at_s = -inf
 
     def asked(self) -> None:
@@ -104,7 +104,7 @@ class Work:
         except GatherError as exc:
             self._owner.commit_failed(as_failure(exc))
             return
-        self.fold_sizes[topic].observe(records, made, self._clock.monotonic() - began)
+        self._fold_sizes[topic].observe(records, made, self._clock.monotonic() - began)
 
     def made(self, epoch: Epoch) -> None:
         """An epoch is committed: take note of how many partials there were of a topic."""
@@ -112,13 +112,13 @@ class Work:
         for rekeyed in epoch.rekeyed:
             made[rekeyed.source] += len(rekeyed.values)
         for topic, partials in made.items():
-            self.fold_sizes[topic].partials = partials
+            self._fold_sizes[topic].partials = partials
 
     def _fold_due(self, topic: str) -> bool:
         """Work that is not late has short epochs, whose thread makes the partials."""
         gathered = self._filling.gathered(topic)
         late = gathered > 0 and self._owner.behind_s > KEEPS_UP_S
-        return late and self.fold_sizes[topic].due(gathered, self._turn_s())
+        return late and self._fold_sizes[topic].due(gathered, self._turn_s())
 
     def _running(self, delivery: Delivery) -> Task | None:
         task = self._tasks.get(TaskId(delivery.batch.topic, delivery.batch.partition))

@@ -47,6 +47,19 @@ def gathering_agent() -> AgentSpec:
     return counting_agent(step=step, tables=(), changelog=None, repartitions=(REPARTITION,))
 
 
+async def folding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, *, few_keys: bool = False
+) -> Rig:
+    """A worker that, while late, works out every ``size`` records; ``few_keys``: whatever comes."""
+    monkeypatch.setattr(pacing, "FOLD_MIN", size)
+    monkeypatch.setattr(pacing, "FOLD_MAX", size)
+    if few_keys:
+        monkeypatch.setattr(pacing, "FOLD_SHARE", 0)
+    rig = Rig(tmp_path, [gathering_agent()])
+    await rig.start()
+    return rig
+
+
 def counted(epochs: list[Epoch]) -> Counter[str]:
     """What all epochs sent."""
     sums: Counter[str] = Counter()
@@ -166,11 +179,7 @@ async def test_a_record_that_cannot_be_worked_out_costs_that_record_only(tmp_pat
 async def test_what_a_late_epoch_gathered_is_folded_into_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pacing, "FOLD_MIN", 3)
-    monkeypatch.setattr(pacing, "FOLD_MAX", 3)
-    monkeypatch.setattr(pacing, "FOLD_SHARE", 0)
-    rig = Rig(tmp_path, [gathering_agent()])
-    await rig.start()
+    rig = await folding(tmp_path, monkeypatch, 3, few_keys=True)
     rig.engine._lateness.seconds = 60.0
     for number, values in enumerate(([b"a", b"b"], [b"a", b"c"], [b"b", b"d"])):
         await rig.feed(batch(values, number * 2))
@@ -186,10 +195,7 @@ async def test_what_a_late_epoch_gathered_is_folded_into_it(
 async def test_of_many_keys_nothing_is_folded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pacing, "FOLD_MIN", 2)
-    monkeypatch.setattr(pacing, "FOLD_MAX", 2)
-    rig = Rig(tmp_path, [gathering_agent()])
-    await rig.start()
+    rig = await folding(tmp_path, monkeypatch, 2)
     await rig.feed(batch([b"a", b"b"]))
     await rig.commit()
     rig.engine._lateness.seconds = 60.0
@@ -201,11 +207,7 @@ async def test_of_many_keys_nothing_is_folded(
 async def test_what_keeps_up_is_left_to_the_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pacing, "FOLD_MIN", 3)
-    monkeypatch.setattr(pacing, "FOLD_MAX", 3)
-    monkeypatch.setattr(pacing, "FOLD_SHARE", 0)
-    rig = Rig(tmp_path, [gathering_agent()])
-    await rig.start()
+    rig = await folding(tmp_path, monkeypatch, 3, few_keys=True)
     await rig.feed(batch([b"a", b"b", b"c", b"d"]))
     assert rig.engine._filling.gathered("source") == 4
     await rig.engine.close()
@@ -214,10 +216,7 @@ async def test_what_keeps_up_is_left_to_the_epoch(
 async def test_a_record_that_cannot_be_folded_costs_that_record_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pacing, "FOLD_MIN", 1)
-    monkeypatch.setattr(pacing, "FOLD_MAX", 1)
-    rig = Rig(tmp_path, [gathering_agent()])
-    await rig.start()
+    rig = await folding(tmp_path, monkeypatch, 1)
     rig.engine._lateness.seconds = 60.0
     records = batch([b"a", b"bad", b"a"])
     await rig.feed(records)

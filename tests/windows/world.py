@@ -23,7 +23,7 @@ from app.engine.filling import Filling
 from app.engine.lanes import Lanes
 from app.engine.metrics import EngineMetrics
 from app.engine.partitioner import partition_for
-from app.engine.producing import pack
+from app.engine.producing import chunks
 from app.engine.reading import LogEnd
 from app.engine.spec import AgentSpec, EngineConfig
 from app.engine.steps import run_step
@@ -175,10 +175,8 @@ class World:
         for output in epoch.outputs:
             self._write(output)
         epoch.work_out()
-        for rekeyed in epoch.rekeyed:
-            topic, positions = rekeyed.repartition.topic, epoch.positions(rekeyed.source)
-            for partition, value in pack(rekeyed, positions, self.partitions[topic]):
-                self._write(Output(topic, None, value, partition=partition))
+        for topic, partition, value in chunks(epoch, self.partitions):
+            self._write(Output(topic, None, value, partition=partition))
 
     def _write(self, output: Output) -> None:
         self.topics[output.topic].append(output)
